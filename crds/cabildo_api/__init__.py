@@ -1,0 +1,1 @@
+"""The cabildo.dev API: the kinds, their vocabulary and wire formats."""
