@@ -1,0 +1,96 @@
+# One command each. `make help` lists them; CI runs the same ones.
+#
+# The targets work on the local cluster (local_cluster/, named $(CLUSTER_NAME)) unless
+# CLUSTER=kubeconfig is given: then on the cluster that KUBECONFIG names, with REGISTRY= for the
+# images. Tests that drain, cut or kill there also need ALLOW_DISRUPTION=<context name>.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+CLUSTER ?= local
+CLUSTER_NAME ?= cabildo
+export CLUSTER CLUSTER_NAME REGISTRY ALLOW_DISRUPTION
+
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+SOURCE_ROOTS := crds operator trainer_image cli local_cluster
+PACKAGES := cabildo_api cabildo_operator cabildo_trainer cabildo_cli cabildo_local
+# Rebuilt when a lock file or a distribution's metadata changes.
+VENV_STAMP := $(VENV)/.complete
+PYTEST := $(PYTHON) -m pytest
+
+.PHONY: help
+help: ## list the targets
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(VENV_STAMP): requirements/dev.txt $(SOURCE_ROOTS:=/pyproject.toml) scripts/make-venv
+	@scripts/make-venv $(VENV)
+	@touch $@
+
+.PHONY: venv
+venv: $(VENV_STAMP) ## make the developer's environment (.venv)
+
+.PHONY: demo
+demo: $(VENV_STAMP) ## train examples/quickstart.yaml in two real pods on a real Kubernetes
+	@$(PYTHON) -m cabildo_cli demo
+
+.PHONY: test
+test: check test-unit test-cluster coverage-gate test-e2e ## everything CI runs: checks, unit, control plane, real pods
+
+.PHONY: test-unit
+test-unit: $(VENV_STAMP) ## unit tests, with two trainer ranks as host processes
+	@scripts/run-tests unit tests/unit
+
+.PHONY: test-cluster
+test-cluster: $(VENV_STAMP) ## tests against a real control plane (no nodes)
+	@scripts/run-tests cluster tests/cluster -m "not long"
+
+.PHONY: coverage-gate
+coverage-gate: $(VENV_STAMP) ## line coverage of each package (of the runs just made)
+	@$(PYTHON) tests/coverage_gate.py
+
+.PHONY: test-e2e
+test-e2e: $(VENV_STAMP) ## the quick end-to-end cases on real pods
+	@$(PYTEST) tests/e2e -m "not long"
+
+.PHONY: test-long
+test-long: $(VENV_STAMP) ## the whole matrix: every fault, cluster life cycle, the cold demo
+	@$(PYTEST) tests/cluster tests/e2e tests/long -m "long or e2e"
+
+.PHONY: check
+check: $(VENV_STAMP) ## lint, types, layers, drift of everything generated
+	@scripts/check
+
+.PHONY: fmt
+fmt: $(VENV_STAMP) ## format the code
+	@$(VENV)/bin/ruff format .
+	@$(VENV)/bin/ruff check --fix-only --quiet . || true
+
+.PHONY: generate
+generate: $(VENV_STAMP) ## write the CRDs, the chart's copy of them and the generated pages
+	@scripts/generate
+
+.PHONY: lock
+lock: ## pin requirements/*.in with hashes (needs the package index)
+	@scripts/lock
+
+.PHONY: bench
+bench: bench-operator ## all benchmarks
+
+.PHONY: bench-operator
+bench-operator: $(VENV_STAMP) ## 500 TrainingJobs at 50 per second against a real control plane
+	@$(PYTHON) tests/bench/operator.py
+
+.PHONY: cluster-up
+cluster-up: $(VENV_STAMP) ## bring the local cluster up
+	@$(PYTHON) -m cabildo_cli cluster up --name $(CLUSTER_NAME)
+
+.PHONY: cluster-down
+cluster-down: $(VENV_STAMP) ## take the local cluster down
+	@$(PYTHON) -m cabildo_cli cluster down --name $(CLUSTER_NAME)
+
+.PHONY: clean
+clean: ## delete what the targets made in this checkout
+	@rm -rf $(VENV) build .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
