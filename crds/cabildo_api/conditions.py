@@ -1,0 +1,73 @@
+"""Conditions: the state of an object, in the shape of metav1.Condition.
+
+Here: the types, the model and how one condition follows another. Never here: which condition holds
+when; that is the operator's `plan`. Next: `reasons.py` for the words in `reason`.
+"""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated, Final, Literal, Self
+
+from pydantic import BeforeValidator, Field
+
+from cabildo_api.base import StatusModel
+from cabildo_api.scalars import Time, whole_seconds
+
+MESSAGE_MAX_LENGTH: Final = 2048
+
+ConditionStatus = Literal["True", "False", "Unknown"]
+
+
+class ConditionType(StrEnum):
+    """Every condition of a TrainingJob; all are present from the first visit on."""
+
+    ACCEPTED = "Accepted"
+    RUNNING = "Running"
+    SUSPENDED = "Suspended"
+    SUCCEEDED = "Succeeded"
+    FAILED = "Failed"
+    FINISHED = "Finished"
+    STALLED = "Stalled"
+
+
+def clip(message: str) -> str:
+    """Returns the message cut to what the schema takes: a refused status would hide all of it."""
+    if len(message) <= MESSAGE_MAX_LENGTH:
+        return message
+    return message[: MESSAGE_MAX_LENGTH - 3] + "..."
+
+
+class Condition(StatusModel):
+    """One aspect of the state."""
+
+    type: Annotated[str, Field(max_length=64)]
+    """Name of the aspect."""
+    status: ConditionStatus
+    """Whether it holds: True, False or Unknown."""
+    reason: Annotated[str, Field(max_length=64)]
+    """Why, in one CamelCase word; docs/reasons.md lists them."""
+    message: Annotated[str, BeforeValidator(clip), Field(max_length=MESSAGE_MAX_LENGTH)] = ""
+    """What happened and what to do about it."""
+    last_transition_time: Time
+    """When status last changed."""
+    observed_generation: int | None = None
+    """metadata.generation that this condition speaks of."""
+
+    def since(self, previous: Self | None) -> Self:
+        """Returns this condition with the time at which its status became what it is."""
+        if previous is None or previous.status != self.status:
+            return self
+        return self.model_copy(update={"last_transition_time": previous.last_transition_time})
+
+
+def unknown(
+    kind: ConditionType, *, now: datetime, reason: str, observed_generation: int | None
+) -> Condition:
+    """Returns a condition about which nothing is known yet."""
+    return Condition(
+        type=kind,
+        status="Unknown",
+        reason=reason,
+        last_transition_time=whole_seconds(now),
+        observed_generation=observed_generation,
+    )

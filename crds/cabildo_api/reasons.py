@@ -1,0 +1,174 @@
+"""The words in `reason`: one table for conditions, Events, metrics and docs.
+
+Here: every reason with what it means and what to do about it. Standard library only, because the
+trainer reads it before anything heavy is imported. Never here: when a reason applies; that is the
+operator's `explain`. Next: `exit_codes.py`, whose codes map onto these reasons.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Self
+
+
+class Reason(StrEnum):
+    """A CamelCase reason with its meaning and its remedy (empty where nothing needs doing)."""
+
+    meaning: str
+    remedy: str
+
+    def __new__(cls, value: str, meaning: str, remedy: str = "") -> Self:
+        """Makes a member that is the word itself and carries its two texts."""
+        member = str.__new__(cls, value)
+        member._value_ = value
+        member.meaning = meaning
+        member.remedy = remedy
+        return member
+
+    # The way of a healthy job.
+    UNKNOWN = ("Unknown", "The operator has not looked at this yet.")
+    ACCEPTED = ("Accepted", "The spec is valid and the operator works on it.")
+    PENDING = ("Pending", "Nothing has been created yet.")
+    WAITING_FOR_PODS = ("WaitingForPods", "The attempt's Job exists; not all pods run yet.")
+    RUNNING = ("Running", "All pods of the attempt run.")
+    NOT_RUNNING = ("NotRunning", "No attempt is running.")
+    NOT_SUSPENDED = ("NotSuspended", "spec.suspend is false.")
+    NOT_FINISHED = ("NotFinished", "The run has not ended.")
+    PROGRESSING = ("Progressing", "The operator can go on by itself.")
+    SUSPENDING = ("Suspending", "The pods take a last checkpoint and end.")
+    SUSPENDED = (
+        "Suspended",
+        "spec.suspend is true and no pod runs.",
+        "Set spec.suspend to false to go on from the last checkpoint.",
+    )
+    RESUMING = ("Resuming", "The next attempt starts from the last checkpoint.")
+    RESTARTING = ("Restarting", "The attempt has ended and the next one starts.")
+    BACKING_OFF = ("BackingOff", "The next attempt waits for its back-off to pass.")
+    COMPLETED = ("Completed", "The run ended with a result.")
+
+    # What a job waits for. It goes on by itself once the fact has changed.
+    STORAGE_CLASS_NOT_FOUND = (
+        "StorageClassNotFound",
+        "The StorageClass of the checkpoints' claim does not exist, or there is no default one.",
+        (
+            "Create the StorageClass, or suspend the job and name an existing one in"
+            " spec.checkpoint.storage.claimTemplate.storageClassName."
+        ),
+    )
+    CLAIM_NOT_FOUND = (
+        "ClaimNotFound",
+        "A PersistentVolumeClaim that the spec names does not exist in the job's namespace.",
+        "Create the claim, or suspend the job and name an existing one.",
+    )
+    CLAIM_PENDING = (
+        "ClaimPending",
+        "The checkpoints' claim is not bound to a volume.",
+        "Look at the claim's Events: kubectl describe pvc.",
+    )
+    CHILD_NAME_CONFLICT = (
+        "ChildNameConflict",
+        "An object with the name of a child exists and belongs to something else.",
+        "Delete or rename that object, or give the job another name.",
+    )
+    CREATE_REFUSED = (
+        "CreateRefused",
+        "The API server refused a child, for example by quota, policy or Pod Security.",
+        "Read the API server's text in the message and change the policy or the spec.",
+    )
+    IMAGE_UNAVAILABLE = (
+        "ImageUnavailable",
+        "An image cannot be pulled.",
+        "Check spec.image, the registry and spec.imagePullSecrets.",
+    )
+    UNSCHEDULABLE = (
+        "Unschedulable",
+        "The scheduler finds no node for a pod.",
+        "Lower spec.resources, change spec.scheduling, or add nodes.",
+    )
+    CONTAINER_CONFIG_INVALID = (
+        "ContainerConfigInvalid",
+        "The kubelet cannot create or start the container.",
+        "Read the kubelet's text in the message; check spec.image and what the pod mounts.",
+    )
+
+    # Ends of an attempt that cost no restart.
+    PREEMPTED = ("Preempted", "The trainer was told to stop and committed a checkpoint (code 75).")
+    POD_DISRUPTED = ("PodDisrupted", "A pod was evicted, drained or pre-empted.")
+    POD_DELETED = ("PodDeleted", "A pod was deleted.")
+    NODE_LOST = ("NodeLost", "A node with a pod of the gang is no longer ready.")
+    SUPERSEDED = ("Superseded", "A new runID replaced the run.")
+
+    # Ends of an attempt that cost one restart.
+    OUT_OF_MEMORY = (
+        "OutOfMemory",
+        "The kernel killed a trainer for using more memory than its limit.",
+        "Raise spec.resources.limits.memory, or lower spec.training.batchSize.",
+    )
+    KILLED = (
+        "Killed",
+        "A trainer was killed by a signal from outside.",
+        "See who killed it: the node's kernel log and the pod's Events.",
+    )
+    TRAINER_ERROR = (
+        "TrainerError",
+        "A trainer ended with a code outside the contract.",
+        "Read the attempt's logs: kubectl logs job/JOB, JOB as in the message.",
+    )
+    RESULT_MISSING = (
+        "ResultMissing",
+        "Rank 0 ended with code 0 but wrote no complete result.",
+        "Check that spec.image is a Cabildo trainer; read the logs of rank 0.",
+    )
+    PEER_LOST = (
+        "PeerLost",
+        "Ranks lost contact with another rank (code 69).",
+        "See the attempt's logs and the network between its nodes.",
+    )
+
+    # Ends of a run.
+    INVALID_SPEC = (
+        "InvalidSpec",
+        "The operator or the trainer cannot work with the spec (code 78).",
+        "Change the field named in the message, and set a new spec.runID.",
+    )
+    INVALID_DATA = (
+        "InvalidData",
+        "The data did not pass validation (code 65).",
+        "Correct the file at the row and column named in the message, and set a new spec.runID.",
+    )
+    NO_VALID_CHECKPOINT = (
+        "NoValidCheckpoint",
+        "Checkpoints exist and none of them verifies (code 65).",
+        "Restore one from a backup, or set a new spec.runID to start from scratch.",
+    )
+    NON_FINITE_LOSS = (
+        "NonFiniteLoss",
+        "Loss or gradients were not finite more often than the budget allows (code 76).",
+        "Lower the learning rate or clip gradients harder, and set a new spec.runID.",
+    )
+    RESTART_LIMIT_REACHED = (
+        "RestartLimitReached",
+        "More attempts failed than spec.runPolicy.maxRestarts allows.",
+        "Mend the last cause, named in the message, and set a new spec.runID.",
+    )
+    DEADLINE_EXCEEDED = (
+        "DeadlineExceeded",
+        "The run took longer than spec.runPolicy.activeDeadlineSeconds.",
+        "Raise the deadline and set a new spec.runID.",
+    )
+
+    # Facts worth an Event that end nothing.
+    CHECKPOINT_CORRUPT = (
+        "CheckpointCorrupt",
+        "A checkpoint did not verify; it was renamed *.corrupt and the one before it was used.",
+        "Check the volume; the run goes on by itself.",
+    )
+    CHECKPOINT_COMMITTED = ("CheckpointCommitted", "A checkpoint was committed.")
+    CREATED_CHILD = ("CreatedChild", "The operator created a child object.")
+    DELETED_CHILD = ("DeletedChild", "The operator deleted a child object.")
+
+
+def remedy(reason: str) -> str:
+    """Returns what to do about a reason, or an empty string for nothing (or an unknown word)."""
+    member = Reason._value2member_map_.get(reason)
+    return member.remedy if isinstance(member, Reason) else ""
