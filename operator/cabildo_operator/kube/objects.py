@@ -32,7 +32,7 @@ class OwnerReference(Partial, frozen=True):
 class ObjectMeta(Partial, frozen=True):
     """Metadata without annotations: those of pods hold whole run specifications."""
 
-    name: str
+    name: str = ""
     namespace: str = ""
     uid: str = ""
     resource_version: str = ""
@@ -265,6 +265,50 @@ class Node(Object, frozen=True):
         """Whether the node controller believes in it."""
         ready = _condition(self.status.conditions, "Ready")
         return ready is not None and ready.is_true
+
+
+class LeaseSpec(Partial, frozen=True):
+    """Who leads, since when, and how often that changed."""
+
+    holder_identity: str = ""
+    lease_duration_seconds: int = 0
+    acquire_time: datetime | None = None
+    renew_time: datetime | None = None
+    lease_transitions: int = 0
+
+
+class Lease(Object, frozen=True):
+    """A coordination.k8s.io/v1 Lease."""
+
+    spec: LeaseSpec = LeaseSpec()
+
+
+class Secret(Object, frozen=True):
+    """A Secret; values are decoded from base64."""
+
+    data: dict[str, bytes] = {}
+
+
+class UserInfo(Partial, frozen=True):
+    """Who a token belongs to; `extra` names the pod it was projected into."""
+
+    username: str = ""
+    extra: dict[str, tuple[str, ...]] = {}
+
+
+class TokenReviewStatus(Partial, frozen=True):
+    """Whether a token is good, and for which audiences."""
+
+    authenticated: bool = False
+    user: UserInfo = UserInfo()
+    audiences: tuple[str, ...] = ()
+    error: str = ""
+
+
+class TokenReview(Object, frozen=True):
+    """The answer to a TokenReview; it has no name."""
+
+    status: TokenReviewStatus = TokenReviewStatus()
 
 
 class ListMeta(Partial, frozen=True):

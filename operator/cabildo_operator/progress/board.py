@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from cabildo_api.progress import ProgressReport
-
 from cabildo_operator.kube.store import ObjectKey
 
 

@@ -7,7 +7,6 @@ The informers fill them (TrainingJobs: `handlers/`), `observed.py` of a kind rea
 from dataclasses import dataclass, field
 
 from cabildo_api import names
-
 from cabildo_operator.kube.objects import (
     CustomResource,
     Job,

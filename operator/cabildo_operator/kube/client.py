@@ -1,0 +1,220 @@
+"""A thin client of the API server: typed paths, bytes decoded into partial structs.
+
+lightkube supplies what is hard to get right, which is kubeconfig, in-cluster configuration,
+TLS, token renewal and transport; its full models and watch loop are not used, because decoding
+only the fields that are read is many times cheaper (docs/decisions). Retries are the callers':
+the informer's, the lease's, the work queue's.
+"""
+
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, Final, TypeVar
+
+import httpx2
+import msgspec
+from lightkube import KubeConfig
+from lightkube.config import client_adapter
+
+from cabildo_operator import errors
+from cabildo_operator.kube.objects import Object, ObjectList, Status
+from cabildo_operator.kube.resources import Resource
+
+T = TypeVar("T", bound=Object)
+
+RequestObserver = Callable[[str, int, float], None]
+"""Told method, status code (0: no answer) and seconds of every request but watches."""
+
+REQUEST_TIMEOUT_S: Final = 30.0
+CONNECT_TIMEOUT_S: Final = 10.0
+MAX_CONNECTIONS: Final = 64
+
+_APPLY: Final = {"Content-Type": "application/apply-patch+yaml"}
+_MERGE: Final = {"Content-Type": "application/merge-patch+json"}
+_JSON: Final = {"Content-Type": "application/json"}
+
+
+class ApiClient:
+    """One connection pool to one API server."""
+
+    def __init__(self, http: httpx2.AsyncClient, *, observe: RequestObserver | None = None) -> None:
+        self._http = http
+        self._observe = observe
+
+    @classmethod
+    def from_environment(cls, *, observe: RequestObserver | None = None) -> "ApiClient":
+        """Use KUBECONFIG when set, else the pod's service account."""
+        config = KubeConfig.from_env().get()
+        if config is None:
+            raise errors.SettingsError(
+                "KUBECONFIG", value="", remedy="it has no current context; set one"
+            )
+        timeout = httpx2.Timeout(REQUEST_TIMEOUT_S, connect=CONNECT_TIMEOUT_S)
+        parameters = client_adapter.ConnectionParams(timeout=timeout, trust_env=False)
+        http = httpx2.AsyncClient(
+            **parameters.httpx_params(config),
+            limits=httpx2.Limits(max_connections=MAX_CONNECTIONS, max_keepalive_connections=32),
+        )
+        return cls(http, observe=observe)
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._http.aclose()
+
+    async def get(self, resource: Resource[T], *, namespace: str = "", name: str) -> T:
+        """Read one object from the API server, past every cache of ours."""
+        path = resource.path(namespace=namespace, name=name)
+        return msgspec.json.decode(await self._send("GET", path), type=resource.model)
+
+    async def list_page(self, resource: Resource[T], *, params: Mapping[str, str]) -> ObjectList[T]:
+        """Read one page of a list over all namespaces."""
+        content = await self._send("GET", resource.path(), params=params)
+        return msgspec.json.decode(content, type=ObjectList[resource.model])  # type: ignore[name-defined]
+
+    @asynccontextmanager
+    async def watch(
+        self, resource: Resource[T], *, params: Mapping[str, str]
+    ) -> AsyncIterator[AsyncIterator[bytes]]:
+        """Open a watch; yields chunks of bytes that the caller splits into lines."""
+        timeout = httpx2.Timeout(REQUEST_TIMEOUT_S, connect=CONNECT_TIMEOUT_S, read=None)
+        request = self._http.build_request(
+            "GET", resource.path(), params={**params, "watch": "true"}, timeout=timeout
+        )
+        try:
+            response = await self._http.send(request, stream=True)
+        except httpx2.HTTPError as error:
+            raise _no_answer(error) from error
+        try:
+            if response.status_code != httpx2.codes.OK:
+                raise _refusal(response.status_code, await response.aread(), response.headers)
+            yield _chunks(response)
+        finally:
+            await response.aclose()
+
+    async def create(self, resource: Resource[T], *, body: Mapping[str, Any]) -> T:
+        """POST a new object."""
+        namespace = body.get("metadata", {}).get("namespace", "")
+        content = await self._send(
+            "POST", resource.path(namespace=namespace), body=body, headers=_JSON
+        )
+        return msgspec.json.decode(content, type=resource.model)
+
+    async def replace(self, resource: Resource[T], *, body: Mapping[str, Any]) -> T:
+        """PUT a whole object; its resourceVersion guards against a write in between."""
+        metadata = body["metadata"]
+        path = resource.path(namespace=metadata.get("namespace", ""), name=metadata["name"])
+        content = await self._send("PUT", path, body=body, headers=_JSON)
+        return msgspec.json.decode(content, type=resource.model)
+
+    async def apply(
+        self,
+        resource: Resource[T],
+        *,
+        body: Mapping[str, Any],
+        field_manager: str,
+        subresource: str = "",
+    ) -> T:
+        """Server-side apply, taking over the fields that are written."""
+        metadata = body["metadata"]
+        path = resource.path(
+            namespace=metadata.get("namespace", ""), name=metadata["name"], subresource=subresource
+        )
+        params = {"fieldManager": field_manager, "force": "true"}
+        content = await self._send("PATCH", path, body=body, params=params, headers=_APPLY)
+        return msgspec.json.decode(content, type=resource.model)
+
+    async def merge(
+        self, resource: Resource[T], *, namespace: str, name: str, patch: Mapping[str, Any]
+    ) -> T:
+        """Merge-patch an object."""
+        path = resource.path(namespace=namespace, name=name)
+        content = await self._send("PATCH", path, body=patch, headers=_MERGE)
+        return msgspec.json.decode(content, type=resource.model)
+
+    async def delete(
+        self, resource: Resource[T], *, namespace: str, name: str, uid: str, propagation: str
+    ) -> None:
+        """Delete the object of that UID."""
+        options = {
+            "apiVersion": "v1",
+            "kind": "DeleteOptions",
+            "propagationPolicy": propagation,
+            "preconditions": {"uid": uid},
+        }
+        path = resource.path(namespace=namespace, name=name)
+        await self._send("DELETE", path, body=options, headers=_JSON)
+
+    async def _send(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: Mapping[str, Any] | None = None,
+        params: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> bytes:
+        content = None if body is None else msgspec.json.encode(body)
+        started, code = time.monotonic(), 0
+        try:
+            response = await self._http.request(
+                method, path, content=content, params=params, headers=headers
+            )
+            code = response.status_code
+        except httpx2.HTTPError as error:
+            raise _no_answer(error) from error
+        finally:
+            if self._observe is not None:
+                self._observe(method, code, time.monotonic() - started)
+        if not response.is_success:
+            raise _refusal(code, response.content, response.headers)
+        return response.content
+
+
+async def _chunks(response: httpx2.Response) -> AsyncIterator[bytes]:
+    try:
+        async for chunk in response.aiter_bytes():
+            yield chunk
+    except httpx2.HTTPError as error:
+        raise _no_answer(error) from error
+
+
+def _no_answer(error: httpx2.HTTPError) -> errors.UnavailableError:
+    return errors.UnavailableError(f"no answer: {type(error).__name__} {error}".rstrip())
+
+
+def refusal_of(status: Status, *, retry_after_s: float = 0.0) -> errors.ApiError:
+    """The error that a Status of the API server means."""
+    kind: type[errors.ApiError]
+    match status.code, status.reason:
+        case 404, _:
+            kind = errors.NotFoundError
+        case 409, "AlreadyExists":
+            kind = errors.AlreadyExistsError
+        case 409, _:
+            kind = errors.ConflictError
+        case 410, _:
+            kind = errors.ExpiredError
+        case ((401 | 408 | 429), _):
+            kind = errors.UnavailableError
+        case code, _ if code >= httpx2.codes.INTERNAL_SERVER_ERROR:
+            kind = errors.UnavailableError
+        case _:
+            kind = errors.RefusedError
+    return kind(
+        status.message or f"HTTP {status.code}",
+        code=status.code,
+        reason=status.reason,
+        retry_after_s=retry_after_s,
+    )
+
+
+def _refusal(code: int, content: bytes, headers: Mapping[str, str]) -> errors.ApiError:
+    try:
+        status = msgspec.json.decode(content, type=Status)
+    except msgspec.DecodeError:
+        status = Status(message=content[:200].decode(errors="replace"), code=code)
+    retry_after = headers.get("Retry-After", "")
+    return refusal_of(
+        msgspec.structs.replace(status, code=status.code or code),
+        retry_after_s=float(retry_after) if retry_after.isdecimal() else 0.0,
+    )

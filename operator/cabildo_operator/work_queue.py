@@ -1,0 +1,186 @@
+"""Keys that wait for a visit: each at most once, one visit at a time, delays and back-off.
+
+Everything that happens (a watch event, a report, a wake-up time) ends as `add(key)`;
+`reconcile/loop.py` takes the keys out. The rules are those of controller-runtime's queue: a key
+added while it is being visited is visited once more afterwards. No I/O; time comes from a clock
+that tests replace.
+"""
+
+import asyncio
+import heapq
+import itertools
+import random
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Final, NamedTuple, Protocol
+
+BASE_DELAY_S: Final = 0.05
+MAX_DELAY_S: Final = 120.0
+
+
+class Key(NamedTuple):
+    """What is visited: an object of one of our kinds."""
+
+    kind: str
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.namespace}/{self.name}"
+
+
+class Clock(Protocol):
+    """The part of an event loop that the queue needs."""
+
+    def time(self) -> float:
+        """Seconds on a clock that never goes back."""
+        ...
+
+    def call_at(self, when: float, callback: Callable[[], None]) -> asyncio.TimerHandle:
+        """Call back at that time."""
+        ...
+
+
+class QueueObserver(Protocol):
+    """Told what the queue does, for metrics."""
+
+    def added(self) -> None:
+        """A key entered the queue."""
+
+    def retried(self) -> None:
+        """A key is to come back after an error."""
+
+    def taken(self, waited_s: float) -> None:
+        """A worker took a key that had waited so long."""
+
+    def finished(self, worked_s: float) -> None:
+        """A worker is done with a key."""
+
+
+class WorkQueue:
+    """A keyed, de-duplicating, delaying, rate-limiting queue for one event loop."""
+
+    def __init__(self, *, clock: Clock, observer: QueueObserver | None = None) -> None:
+        self._clock = clock
+        self._observer = observer
+        self._waiting: OrderedDict[Key, float] = OrderedDict()
+        self._working: dict[Key, float] = {}
+        self._again: set[Key] = set()
+        self._failures: dict[Key, int] = {}
+        self._due: dict[Key, float] = {}
+        self._heap: list[tuple[float, int, Key]] = []
+        self._order = itertools.count()
+        self._timer: asyncio.TimerHandle | None = None
+        self._getters: list[asyncio.Future[None]] = []
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    @property
+    def oldest_waiting_s(self) -> float:
+        """Seconds the oldest waiting key has been waiting; 0 when none is."""
+        if not self._waiting:
+            return 0.0
+        return self._clock.time() - next(iter(self._waiting.values()))
+
+    @property
+    def working_s(self) -> tuple[float, ...]:
+        """Seconds each visit in progress has taken so far."""
+        now = self._clock.time()
+        return tuple(now - started for started in self._working.values())
+
+    def add(self, key: Key) -> None:
+        """Visit `key` soon; a delay it was waiting for is over."""
+        self._due.pop(key, None)
+        if key in self._waiting or key in self._again:
+            return
+        if self._observer is not None:
+            self._observer.added()
+        if key in self._working:
+            self._again.add(key)
+            return
+        self._enqueue(key)
+
+    def add_after(self, key: Key, *, delay_s: float) -> None:
+        """Visit `key` in `delay_s` seconds unless it is due earlier already."""
+        if delay_s <= 0:
+            self.add(key)
+            return
+        when = self._clock.time() + delay_s
+        if self._due.get(key, when + 1.0) <= when:
+            return
+        self._due[key] = when
+        heapq.heappush(self._heap, (when, next(self._order), key))
+        self._arm()
+
+    def retry(self, key: Key, *, at_least_s: float = 0.0) -> float:
+        """Visit `key` again after its back-off, which doubles each time; returns the delay."""
+        failures = self._failures[key] = self._failures.get(key, 0) + 1
+        longest = min(MAX_DELAY_S, BASE_DELAY_S * 2.0 ** min(failures, 30))
+        delay_s = max(at_least_s, longest * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
+        if self._observer is not None:
+            self._observer.retried()
+        self.add_after(key, delay_s=delay_s)
+        return delay_s
+
+    def forget(self, key: Key) -> None:
+        """A visit went well: the next back-off starts small again."""
+        self._failures.pop(key, None)
+
+    async def get(self) -> Key:
+        """Take the key that waited longest; `done` must follow."""
+        while not self._waiting:
+            getter = asyncio.get_running_loop().create_future()
+            self._getters.append(getter)
+            try:
+                await getter
+            except asyncio.CancelledError:
+                # Whoever was woken in vain hands the wake-up on.
+                if getter.done() and not getter.cancelled():
+                    self._wake_one()
+                raise
+            finally:
+                if getter in self._getters:
+                    self._getters.remove(getter)
+        key, since = self._waiting.popitem(last=False)
+        now = self._working[key] = self._clock.time()
+        if self._observer is not None:
+            self._observer.taken(now - since)
+        return key
+
+    def done(self, key: Key) -> None:
+        """The visit is over; a key that was added meanwhile waits again."""
+        started = self._working.pop(key)
+        if self._observer is not None:
+            self._observer.finished(self._clock.time() - started)
+        if key in self._again:
+            self._again.discard(key)
+            self._enqueue(key)
+
+    def _enqueue(self, key: Key) -> None:
+        self._waiting[key] = self._clock.time()
+        self._wake_one()
+
+    def _wake_one(self) -> None:
+        while self._getters:
+            getter = self._getters.pop(0)
+            if not getter.done():
+                getter.set_result(None)
+                return
+
+    def _arm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._heap:
+            self._timer = self._clock.call_at(self._heap[0][0], self._ring)
+
+    def _ring(self) -> None:
+        self._timer = None
+        now = self._clock.time()
+        while self._heap and self._heap[0][0] <= now:
+            when, _, key = heapq.heappop(self._heap)
+            # Entries that were overtaken by an earlier visit stay in the heap and are skipped.
+            if self._due.get(key) == when:
+                self.add(key)
+        self._arm()
