@@ -1,0 +1,94 @@
+"""Clearing what a cluster left on the machine: after `down`, and after it was killed.
+
+Here: processes, mounts, namespaces, links, control groups, sockets, and the few files that
+container software insists on putting elsewhere. Every step is fine with nothing there, so
+clearing twice, or clearing what was half made, works the same. Never here: the state folder
+(state.py), and anything that is not named after the cluster.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cabildo_local.commands import run_command
+from cabildo_local.errors import ProcessError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from cabildo_local.cgroups import Slice
+    from cabildo_local.network import Network
+    from cabildo_local.state import State
+
+CONTAINER_LINKS = Path("/var/log/containers")
+CNI_RESULTS = Path("/var/lib/cni/results")
+SHIM_SOCKETS = Path("/run/containerd/s")
+
+
+def clear(state: State, *, slice_: Slice, network: Network) -> None:
+    """Leave nothing of a cluster running, mounted or routed.
+
+    Raises:
+        ProcessError: A process or a mount cannot be got rid of.
+    """
+    slice_.kill()
+    _remove_shim_sockets(state.runtime)
+    unmount_below([state.folder, state.runtime])
+    network.remove()
+    slice_.remove()
+    shutil.rmtree(state.runtime, ignore_errors=True)
+    with suppress(OSError):
+        state.runtime.parent.rmdir()
+    _remove_strays(state)
+
+
+def unmount_below(folders: Iterable[Path]) -> None:
+    """Unmount everything below some folders, the innermost first.
+
+    Raises:
+        ProcessError: A mount is still there afterwards.
+    """
+    roots = [folder.resolve() for folder in folders]
+    for _ in range(3):
+        mounts = mounts_below(roots, mountinfo=Path("/proc/self/mountinfo").read_text())
+        if not mounts:
+            return
+        for mount in reversed(mounts):
+            # Lazily: its users are dead, and what is busy now is gone in a moment.
+            run_command(["umount", "--lazy", str(mount)], check=False)
+    raise ProcessError(f"these cannot be unmounted: {', '.join(map(str, mounts))}")
+
+
+def mounts_below(folders: Iterable[Path], *, mountinfo: str) -> list[Path]:
+    """Return the mount points below some folders, in the order of mounting."""
+    found = []
+    for line in mountinfo.splitlines():
+        escaped = line.split()[4]
+        point = Path(re.sub(r"\\(\d{3})", lambda match: chr(int(match[1], 8)), escaped))
+        if any(point.is_relative_to(folder) for folder in folders):
+            found.append(point)
+    return found
+
+
+def _remove_shim_sockets(runtime: Path) -> None:
+    # containerd keeps them in one fixed folder for all its instances; each shim's own
+    # folder says which one is its.
+    for file in runtime.glob("*/containerd/io.containerd.runtime.v2.task/*/*/address"):
+        with suppress(OSError):
+            socket = Path(file.read_text().removeprefix("unix://"))
+            if socket.parent == SHIM_SOCKETS:
+                socket.unlink()
+
+
+def _remove_strays(state: State) -> None:
+    # kubelet links every container's log here, wherever its own folders are.
+    for link in CONTAINER_LINKS.glob("*.log"):
+        with suppress(OSError):
+            if link.is_symlink() and link.readlink().is_relative_to(state.folder):
+                link.unlink()
+    for result in CNI_RESULTS.glob(f"{state.scope}.*"):
+        result.unlink(missing_ok=True)
