@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from cabildo_local.cluster import Cluster
-
     from support.clusters import OperatorIdentity
     from support.kube import Kube
     from support.operator_process import OperatorProcess

@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from support.kube import NODES, PODS, ApiRefusedError, Kube, Object
+from support.kube import NODES, NOT_FOUND, PODS, ApiRefusedError, Kube, Object
+from support.training_jobs import is_running
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-TOO_MANY_REQUESTS = 429
+    from support.training_jobs import TrainingRun
 
 
 def container_pids(pod: Object, *, container: str = "trainer") -> list[int]:
@@ -41,18 +43,36 @@ def _pids_in_cgroup(container_id: str) -> list[int]:
     return sorted(found)
 
 
-def send_signal(pids: list[int], number: signal.Signals) -> None:
-    """Signal processes; those that ended meanwhile are fine."""
+def send_signal(pids: list[int], name: str) -> None:
+    """Signal processes, say with "SIGKILL"; those that ended meanwhile are fine."""
     for pid in pids:
         with suppress(ProcessLookupError):
-            os.kill(pid, number)
+            os.kill(pid, signal.Signals[name])
+
+
+def wait_pids_ended(pids: list[int], *, within_s: float) -> None:
+    """Wait until none of the processes is left."""
+    deadline = time.monotonic() + within_s
+    while any(Path(f"/proc/{pid}").exists() for pid in pids):
+        assert time.monotonic() < deadline, f"{pids} still run after {within_s:.0f} s"
+        time.sleep(0.05)
+
+
+def wait_container_ended(run: TrainingRun, *, pod: Object, within_s: float = 60) -> None:
+    """Wait until a pod runs no container any more, or is gone."""
+    name = pod["metadata"]["name"]
+    run.wait_pods(
+        lambda pods: not any(one["metadata"]["name"] == name and is_running(one) for one in pods),
+        within_s=within_s,
+        what=f"{name} has ended",
+    )
 
 
 def kill_container(pod: Object, *, container: str = "trainer") -> None:
     """Kill -9 the processes of a container, as the kernel's OOM killer would."""
     pids = container_pids(pod, container=container)
     assert pids, f"no process of {pod['metadata']['name']} is running"
-    send_signal(pids, signal.SIGKILL)
+    send_signal(pids, "SIGKILL")
 
 
 def cordon(kube: Kube, node: str, *, value: bool = True) -> None:
@@ -88,7 +108,7 @@ def _evict(kube: Kube, pod: Object) -> None:
     try:
         kube.request("POST", path, body=body)
     except ApiRefusedError as refusal:
-        if refusal.status != 404:
+        if refusal.status != NOT_FOUND:
             raise
 
 

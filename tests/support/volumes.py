@@ -85,6 +85,24 @@ class RunFolder:
                 out.setdefault((rank, entry["step"]), set()).add(entry["loss"])
         return out
 
+    def logged_steps(self, *, attempt: int, rank: int = 0) -> list[int]:
+        """Return the steps one attempt logged, in order."""
+        file = self.path / "losses" / f"attempt-{attempt}-rank-{rank}.jsonl"
+        if not file.exists():
+            return []
+        lines = file.read_text().splitlines(keepends=True)
+        return [json.loads(line)["step"] for line in lines if line.endswith("\n")]
+
+    def wait_logged(self, *, step: int, within_s: float, attempt: int = 1) -> None:
+        """Wait until an attempt has logged a step."""
+        deadline = time.monotonic() + within_s
+        while time.monotonic() < deadline:
+            if step in self.logged_steps(attempt=attempt):
+                return
+            time.sleep(0.005)
+        msg = f"step {step} of attempt {attempt} not logged within {within_s:.0f} s"
+        raise NotInTimeError(msg)
+
     def fence(self) -> list[dict[str, int]]:
         """Return the attempts that started, and from which step."""
         return [json.loads(line) for line in (self.path / "fence").read_text().splitlines()]
@@ -92,6 +110,10 @@ class RunFolder:
     def staging(self, *, attempt: int) -> Path:
         """Return the folder in which an attempt prepares a checkpoint."""
         return self.path / "staging" / f"attempt-{attempt}"
+
+    def unfinished_writes(self, *, attempt: int) -> list[str]:
+        """Return the files of a checkpoint that an attempt began and never committed."""
+        return sorted(one.name for one in self.staging(attempt=attempt).rglob("*") if one.is_file())
 
     def wait_staging(self, *, attempt: int, after_steps: int, within_s: float) -> list[str]:
         """Return as soon as a file of a checkpoint is being written.
