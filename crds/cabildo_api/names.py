@@ -24,6 +24,7 @@ LABEL_KIND: Final = f"{GROUP}/kind"
 LABEL_NAME: Final = f"{GROUP}/name"
 LABEL_UID: Final = f"{GROUP}/uid"
 LABEL_RUN: Final = f"{GROUP}/run"
+LABEL_RUN_ID: Final = f"{GROUP}/run-id"
 LABEL_ATTEMPT: Final = f"{GROUP}/attempt"
 LABEL_LEADER: Final = f"{GROUP}/leader"
 

@@ -41,6 +41,7 @@ class ObjectMeta(Partial, frozen=True):
     owner_references: tuple[OwnerReference, ...] = ()
     creation_timestamp: datetime | None = None
     deletion_timestamp: datetime | None = None
+    deletion_grace_period_seconds: int | None = None
 
     @property
     def controller_uid(self) -> str:
