@@ -59,9 +59,12 @@ def local_cluster(name: str, *, nodes: int, fake_nodes: Path | None = None) -> I
 
     was_up = is_up(name)
     settings = ClusterSettings(name=name, nodes=nodes, fake_nodes=fake_nodes, checkout=CHECKOUT)
-    yield cluster.up(settings, reporter=LineReporter(sys.stderr))
-    if not (was_up or keep_clusters()):
-        cluster.down(name)
+    reporter = LineReporter(sys.stderr)
+    try:
+        yield cluster.up(settings, reporter=reporter)
+    finally:
+        if not (was_up or keep_clusters()):
+            cluster.down(name, reporter=reporter)
 
 
 def is_up(name: str) -> bool:
