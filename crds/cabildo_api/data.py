@@ -166,8 +166,8 @@ class Splits(ApiModel):
 class Data(ApiModel):
     """What the model learns from."""
 
-    sources: Annotated[tuple[DataSource, ...], Field(min_length=1, max_length=16), MapKey("name")]
-    """Where the rows come from."""
+    sources: Annotated[tuple[DataSource, ...], Field(min_length=1, max_length=1), MapKey("name")]
+    """Where the rows come from; one source."""
     date_column: ColumnName = "Date"
     """Name of the column of dates, which must rise from row to row."""
     target: Series

@@ -22,9 +22,10 @@ DNS_LABEL: Final = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
 DNS_SUBDOMAIN: Final = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"
 LABEL_VALUE: Final = r"^[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$"
 QUANTITY: Final = (
-    r"^(\+|-)?(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))"
+    r"^\+?(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))"
     r"(([KMGTPE]i)|[numkMGTPE]|([eE](\+|-)?(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))))?$"
 )
+QUANTITY_MAX_LENGTH: Final = 32
 
 
 def whole_seconds(value: datetime) -> datetime:
@@ -45,10 +46,11 @@ Time = Annotated[
 """metav1.Time: whole seconds, so that a status compares equal after a round trip."""
 
 Quantity = Annotated[
-    StrictInt | Annotated[str, StringConstraints(pattern=QUANTITY, max_length=32)],
+    Annotated[StrictInt, Field(ge=0)]
+    | Annotated[str, StringConstraints(pattern=QUANTITY, max_length=QUANTITY_MAX_LENGTH)],
     Field(union_mode="left_to_right"),
 ]
-"""A Kubernetes quantity: `2`, `500m`, `1Gi`."""
+"""A Kubernetes quantity that is not negative: `2`, `500m`, `1Gi`."""
 
 ItemName = Annotated[
     str,

@@ -5,6 +5,7 @@ Here: the top of the spec and the rules that span its parts. Never here: the par
 (`training_job_status.py`). Next: `run_spec.py`, which is what a pod gets to see of a spec.
 """
 
+import re
 from typing import Annotated, Final, Literal
 
 from pydantic import ConfigDict, Field, StringConstraints
@@ -23,12 +24,17 @@ from cabildo_api.learning import (
     Training,
 )
 from cabildo_api.limits import EarlyStopping, Evaluation, Limits, Objective
+from cabildo_api.names import NAME_MAX_LENGTH
 from cabildo_api.pods import Resources, Scheduling, SecretReference
 from cabildo_api.run_policy import RunPolicy
 from cabildo_api.scalars import LabelValue, Time
 from cabildo_api.training_job_status import TrainingJobStatus
 
 SEED_MAX: Final = 2**32 - 1
+NAME_PATTERN: Final = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"
+MUTABLE_FIELDS: Final = frozenset({"suspend", "runID", "runPolicy.activeDeadlineSeconds"})
+"""JSON paths in the spec that may change at any time; all others while suspended, or with a new
+runID."""
 
 
 class TrainingJobSpec(ApiModel):
@@ -123,6 +129,27 @@ class TrainingJob(ApiModel):
     """Trains one model in a gang of pods, from `kubectl apply` to a result."""
 
     model_config = ConfigDict(extra="ignore")
+
+    rules = (
+        Rule(
+            cel=f"size(self.metadata.name) <= {NAME_MAX_LENGTH}",
+            holds=lambda self: len(self.metadata.name) <= NAME_MAX_LENGTH,
+            message=(
+                "metadata.name '{metadata.name}' is too long: use at most "
+                f"{NAME_MAX_LENGTH} characters, because names of pods are made from it"
+            ),
+            field=".metadata.name",
+        ),
+        Rule(
+            cel=f"self.metadata.name.matches(r'{NAME_PATTERN}')",
+            holds=lambda self: re.match(NAME_PATTERN, self.metadata.name) is not None,
+            message=(
+                "metadata.name '{metadata.name}' cannot name a Service: start with a lower-case"
+                " letter, then lower-case letters, digits and '-', ending with one of the first two"
+            ),
+            field=".metadata.name",
+        ),
+    )
 
     api_version: Literal["cabildo.dev/v1alpha1"] = "cabildo.dev/v1alpha1"
     kind: Literal["TrainingJob"] = "TrainingJob"

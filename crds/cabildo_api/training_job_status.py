@@ -166,6 +166,8 @@ class AttemptRecord(StatusModel):
     """What happened, with rank, node and code."""
     charged: bool | None = None
     """Whether it cost a restart; absent while it goes on or while a node's verdict is awaited."""
+    corrupt_checkpoints: Annotated[tuple[Uri, ...], Field(max_length=4)] = ()
+    """Checkpoints that it found damaged and set aside, by path."""
     start_time: Time | None = None
     """When its Job was created."""
     end_time: Time | None = None
@@ -196,7 +198,7 @@ class TrainingJobStatus(StatusModel):
     selector: Annotated[str, Field(max_length=512)] | None = None
     """Label selector of the job's pods."""
     start_time: Time | None = None
-    """When the current run's first attempt was created."""
+    """When the current run started, or was last resumed."""
     completion_time: Time | None = None
     """When the run finished."""
     trained_seconds: int | None = None
