@@ -11,31 +11,39 @@ here: how a step is done (the module of its name).
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from cabildo_local import addons, leftovers
-from cabildo_local.addresses import Addresses, choose_cidr, host_routes
-from cabildo_local.api import Api, can_connect, wait_until
+from cabildo_local import kernel_settings, leftovers
+from cabildo_local.addresses import Addresses
+from cabildo_local.api import Api
 from cabildo_local.binaries import resolve
 from cabildo_local.cgroups import Slice
 from cabildo_local.control_plane import ControlPlane
-from cabildo_local.errors import LocalClusterError, SettingsError
+from cabildo_local.errors import SettingsError
 from cabildo_local.network import CONTROL_PLANE_MEMBER, Network
+from cabildo_local.node import Node
 #from cabildo_local.packages import ensure_packages
 from cabildo_local.prerequisites import check_machine, check_root, check_system, read_hierarchies
 from cabildo_local.processes import Processes
 from cabildo_local.provisioner import remove_unretained
-from cabildo_local.registry import registry_program
 from cabildo_local.settings import check_name, default_state_root
-from cabildo_local.state import Allotment, State, address_lock
+from cabildo_local.state import State
+from cabildo_local.steps import (
+    Parts,
+    ensure_control_plane,
+    ensure_dns,
+    ensure_network,
+    ensure_nodes,
+    ensure_registry,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from cabildo_local.reporter import Reporter
     from cabildo_local.settings import ClusterSettings
+    from cabildo_local.state import Allotment
 
 CONTROL_PLANE_BINARIES = (
     "etcd",
@@ -44,9 +52,7 @@ CONTROL_PLANE_BINARIES = (
     "kube-scheduler",
     "kubectl",
 )
-# A busy machine of two cores; the usual figure is 4 s.
-API_READY_S = 90.0
-DEFAULT_ACCOUNT = "/api/v1/namespaces/default/serviceaccounts/default"
+NODE_BINARIES = ("kubelet", "kube-proxy", "coredns")
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,16 +122,6 @@ class Status:
     registry: str
 
 
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """The objects through which a cluster is seen and changed."""
-
-    state: State
-    slice: Slice
-    network: Network
-    processes: Processes
-
-
 def up(settings: ClusterSettings, *, reporter: Reporter) -> Cluster:
     """Bring a cluster up, or complete one that is partly there.
 
@@ -169,6 +165,7 @@ def down(
     with parts.state.lock(reporter=reporter):
         with reporter.step("end the programs"):
             leftovers.clear(parts.state, slice_=parts.slice, network=parts.network)
+            kernel_settings.restore()
         with reporter.step("remove the state"):
             if purge:
                 parts.state.purge()
@@ -218,8 +215,8 @@ def _up_locked(
         alive = False
     state.create()
     with reporter.step("network and registry"):
-        addresses = _ensure_network(settings, parts=parts, alive=alive, reporter=reporter)
-        _ensure_registry(settings, parts=parts, addresses=addresses)
+        addresses = ensure_network(settings, parts=parts, alive=alive, reporter=reporter)
+        ensure_registry(settings, parts=parts, addresses=addresses)
     with reporter.step("control plane"):
         control_plane = ControlPlane(
             state=state,
@@ -228,86 +225,31 @@ def _up_locked(
             binaries=binaries,
             namespace=parts.network.namespace(CONTROL_PLANE_MEMBER),
         )
-        api = _ensure_control_plane(control_plane, parts=parts)
-    return _cluster(settings, parts=parts, addresses=addresses)
+        api = ensure_control_plane(control_plane, parts=parts)
+    cluster = _cluster(settings, parts=parts, addresses=addresses)
+    if settings.nodes:
+        with reporter.step("nodes"):
+            kernel_settings.save()
+            ensure_dns(control_plane, parts=parts, binaries=binaries, api=api)
+            nodes = _nodes(cluster, settings=settings, control_plane=control_plane, parts=parts)
+            ensure_nodes(nodes, parts=parts, binaries=binaries, api=api)
+    return cluster
 
 
-def _ensure_network(
-    settings: ClusterSettings, *, parts: Parts, alive: bool, reporter: Reporter
-) -> Addresses:
-    state = parts.state
-    before = state.allotment()
-    # Others may not choose the same range between our choice and our route.
-    with address_lock(reporter=reporter):
-        if alive and before is not None:
-            cidr = before.cidr
-        else:
-            routes = host_routes(except_link=parts.network.host_link)
-            cidr = choose_cidr(
-                wanted=settings.cidr,
-                kept=before.cidr if before else None,
-                taken=[*routes, *state.other_cidrs()],
-            )
-        allotment = Allotment(
-            cidr=cidr,
-            nodes=settings.nodes,
-            api_port=settings.api_port,
-            registry_port=settings.registry_port,
+def _nodes(
+    cluster: Cluster, *, settings: ClusterSettings, control_plane: ControlPlane, parts: Parts
+) -> list[Node]:
+    return [
+        Node(
+            number=number,
+            control_plane=control_plane,
+            namespace=parts.network.namespace(f"node{number}"),
+            slice_path=parts.slice.path,
+            registry=cluster.registry,
+            sandbox_image=f"{cluster.registry}/cabildo/pause:dev",
         )
-        if before is not None and not alive and _addressed(before) != _addressed(allotment):
-            # Its certificates and objects name other addresses.
-            state.forget_life()
-            state.create()
-        state.allot(allotment)
-        addresses = Addresses(cidr)
-        parts.network.ensure(addresses, nodes=settings.nodes)
-    return addresses
-
-
-def _ensure_registry(settings: ClusterSettings, *, parts: Parts, addresses: Addresses) -> None:
-    program = registry_program(
-        parts.state,
-        cache=settings.cache,
-        address=addresses.control_plane,
-        port=settings.registry_port,
-        namespace=parts.network.namespace(CONTROL_PLANE_MEMBER),
-    )
-    parts.processes.ensure(program)
-    wait_until(
-        lambda: can_connect(addresses.control_plane, port=settings.registry_port),
-        what="the image registry",
-        timeout_s=20,
-        alive=lambda: parts.processes.require_running("registry"),
-    )
-
-
-def _ensure_control_plane(control_plane: ControlPlane, *, parts: Parts) -> Api:
-    processes = parts.processes
-    control_plane.write_files()
-    processes.ensure(control_plane.etcd())
-    processes.ensure(control_plane.api_server())
-
-    def alive() -> None:
-        processes.require_running("etcd")
-        processes.require_running("kube-apiserver")
-
-    api = Api(parts.state.kubeconfig)
-    # The controller manager gives up when the API server takes long to answer, so it waits.
-    wait_until(
-        lambda: api.is_ready("livez"), what="the API server", timeout_s=API_READY_S, alive=alive
-    )
-    processes.ensure(control_plane.controller_manager())
-    processes.ensure(control_plane.scheduler())
-    processes.ensure(addons.storage_program(parts.state))
-    wait_until(api.is_ready, what="the API server", timeout_s=API_READY_S, alive=alive)
-    addons.apply_storage_class(api)
-    wait_until(
-        lambda: _exists(api, DEFAULT_ACCOUNT),
-        what="the default service account",
-        timeout_s=API_READY_S,
-        alive=lambda: processes.require_running("kube-controller-manager"),
-    )
-    return api
+        for number in range(1, settings.nodes + 1)
+    ]
 
 
 def _cluster(settings: ClusterSettings, *, parts: Parts, addresses: Addresses) -> Cluster:
@@ -334,7 +276,7 @@ def _parts(state_root: Path, *, name: str) -> Parts:
 
 
 def _resolve(settings: ClusterSettings, *, reporter: Reporter) -> dict[str, Path]:
-    names = list(CONTROL_PLANE_BINARIES)
+    names = [*CONTROL_PLANE_BINARIES, *(NODE_BINARIES if settings.nodes else ())]
     return resolve(
         names,
         folder=settings.binaries,
@@ -345,7 +287,8 @@ def _resolve(settings: ClusterSettings, *, reporter: Reporter) -> dict[str, Path
 
 
 def _steps(settings: ClusterSettings) -> list[str]:
-    return ["check the machine", "find the programs", "network and registry", "control plane"]
+    steps = ["check the machine", "find the programs", "network and registry", "control plane"]
+    return [*steps, "nodes"] if settings.nodes else steps
 
 
 def _check_same(settings: ClusterSettings, *, before: Allotment) -> None:
@@ -361,15 +304,3 @@ def _check_same(settings: ClusterSettings, *, before: Allotment) -> None:
                 f"{field_name}: the cluster {settings.name} is up with {old}, not {new}",
                 remedy="take it down first, or give it another --name",
             )
-
-
-def _addressed(allotment: Allotment) -> tuple[str, int]:
-    return allotment.cidr, allotment.api_port
-
-
-def _exists(api: Api, path: str) -> bool:
-    try:
-        api.get(path)
-    except (LocalClusterError, OSError):
-        return False
-    return True
