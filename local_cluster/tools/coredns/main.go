@@ -15,11 +15,12 @@ import (
 	_ "github.com/coredns/coredns/plugin/loop"
 	_ "github.com/coredns/coredns/plugin/ready"
 	_ "github.com/coredns/coredns/plugin/reload"
+	_ "github.com/coredns/coredns/plugin/template"
 )
 
 // The order in which plugins handle a query; what is not named here is not accepted.
 var directives = []string{
-	"reload", "bind", "health", "ready", "errors", "cache", "kubernetes", "loop", "forward",
+	"reload", "bind", "health", "ready", "errors", "cache", "kubernetes", "template", "loop", "forward",
 }
 
 func main() {

@@ -1,0 +1,110 @@
+"""The one host copy of each image: the registry's own folder in the cache.
+
+Here: whether a tag is there, and a registry process on the loopback address for as long as
+a build writes into the folder. The cluster's registry (registry.py) serves the same folder,
+so that what was built is pushed already. Never here: building (images.py).
+
+Several registry processes may serve one folder: blobs and manifests are named by their
+digests and renamed into place.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import tempfile
+import threading
+from contextlib import contextmanager
+from typing import IO, TYPE_CHECKING
+
+from cabildo_local.errors import ImageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+LISTENING = "listening on "
+
+
+def store_folder(cache: Path) -> Path:
+    """Return the folder that every registry of this cache serves."""
+    return cache / "registry"
+
+
+def stored_digest(cache: Path, *, name: str, tag: str) -> str | None:
+    """Return the digest of a tag in the store, None if it is not there.
+
+    Reads the registry's files (the layout of its version 2, unchanged since 2015): no
+    process is started to learn that nothing is to be done.
+    """
+    repository = store_folder(cache) / "docker/registry/v2/repositories" / name
+    link = repository / "_manifests/tags" / tag / "current/link"
+    try:
+        return link.read_text().strip()
+    except FileNotFoundError:
+        return None
+
+
+@contextmanager
+def serve_store(cache: Path) -> Iterator[str]:
+    """Run a registry on the store while the context lasts; yields its `host:port`.
+
+    Raises:
+        ImageError: The registry did not start.
+    """
+    folder = store_folder(cache)
+    folder.mkdir(parents=True, exist_ok=True)
+    configuration = {
+        "version": "0.1",
+        "log": {"level": "info", "accesslog": {"disabled": True}},
+        "storage": {
+            "filesystem": {"rootdirectory": str(folder)},
+            "maintenance": {"uploadpurging": {"enabled": False}},
+        },
+        "http": {"addr": "127.0.0.1:0"},
+    }
+    with tempfile.NamedTemporaryFile("w", suffix=".yml") as file:
+        # JSON is YAML.
+        file.write(json.dumps(configuration))
+        file.flush()
+        try:
+            # pdeathsig: a killed build leaves no registry behind.
+            process = subprocess.Popen(
+                ["setpriv", "--pdeathsig", "KILL", "docker-registry", "serve", file.name],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        except FileNotFoundError as error:
+            raise ImageError(
+                f"{error.filename} is not installed",
+                remedy="Run: apt-get install docker-registry util-linux",
+            ) from error
+        with process:
+            try:
+                yield _listening_address(process)
+            finally:
+                process.kill()
+
+
+def _listening_address(process: subprocess.Popen[str]) -> str:
+    assert process.stderr is not None
+    lines: list[str] = []
+    for line in process.stderr:
+        lines.append(line.rstrip())
+        if LISTENING in line:
+            address = line.split(LISTENING, 1)[1].split('"', 1)[0].split(",", 1)[0].strip()
+            # Its log must be read on, or it stops when the pipe is full.
+            threading.Thread(target=_drain, args=(process.stderr,), daemon=True).start()
+            return address
+    raise ImageError("docker-registry did not start: " + "\n".join(lines[-5:]))
+
+
+def _drain(stream: IO[str]) -> None:
+    try:
+        for _ in stream:
+            pass
+    except ValueError:
+        # Closed under us: the process has been ended.
+        return
