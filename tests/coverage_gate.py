@@ -1,15 +1,15 @@
 """Fail when a package's line coverage is below the bar.
 
-    coverage run -m pytest ...; coverage combine; coverage json; python tests/coverage_gate.py
-
-Here: adding up `coverage json` by package and one comparison. Never here: measuring; that
-is coverage's work, in the test process and in the processes it starts (root pyproject).
+Here: putting the runs of `make test-unit` and `make test-cluster` together, adding up lines
+by package, one comparison. Never here: measuring; that is coverage's work, in the test
+process and in the processes it starts (`patch` in the root pyproject).
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import subprocess
 import sys
 from collections import defaultdict
 from pathlib import Path
@@ -22,6 +22,7 @@ PACKAGES = (
     "cabildo_local",
 )
 BAR_PERCENT = 90.0
+DATA = Path("build/coverage")
 
 
 def percent_by_package(report: dict[str, object]) -> dict[str, float]:
@@ -45,14 +46,31 @@ def percent_by_package(report: dict[str, object]) -> dict[str, float]:
     }
 
 
+def combined_report(data: Path) -> Path:
+    """Combine the data files of all runs, keep them, and return the JSON report."""
+    both = data / "combined"
+    report = data / "report.json"
+    coverage = [sys.executable, "-m", "coverage"]
+    subprocess.run(
+        [*coverage, "combine", "--quiet", "--keep", f"--data-file={both}", str(data)], check=True
+    )
+    subprocess.run(
+        [*coverage, "json", "--quiet", f"--data-file={both}", "-o", str(report)], check=True
+    )
+    return report
+
+
 def main() -> int:
     """Print a line a package; return 1 when one is below the bar or was not measured."""
     parser = argparse.ArgumentParser(description="Fail when a package is covered too little.")
-    parser.add_argument("report", nargs="?", type=Path, default=Path("build/coverage.json"))
+    parser.add_argument(
+        "report", nargs="?", type=Path, help="from `coverage json`; by default made of " + str(DATA)
+    )
     parser.add_argument("--bar", type=float, default=BAR_PERCENT, help="percent of lines")
     arguments = parser.parse_args()
     low = False
-    for package, percent in percent_by_package(json.loads(arguments.report.read_text())).items():
+    report = arguments.report or combined_report(DATA)
+    for package, percent in percent_by_package(json.loads(report.read_text())).items():
         verdict = "ok" if percent >= arguments.bar else f"below {arguments.bar:g} %"
         low = low or percent < arguments.bar
         print(f"{package:<18} {percent:6.1f} %  {verdict}")

@@ -32,7 +32,7 @@ from support.training_jobs import E2E_SPEC, TrainingRun, merged
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-CLUSTER = "cabildo"
+CLUSTER = os.environ.get("CLUSTER_NAME") or "cabildo"
 FIRST_RUN_WITHIN_S = 600  # the nodes pull the trainer image
 
 
