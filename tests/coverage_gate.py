@@ -48,7 +48,7 @@ def percent_by_package(report: dict[str, object]) -> dict[str, float]:
 
 def combined_report(data: Path) -> Path:
     """Combine the data files of all runs, keep them, and return the JSON report."""
-    both = data / "combined"
+    both = data / ".coverage"
     report = data / "report.json"
     coverage = [sys.executable, "-m", "coverage"]
     subprocess.run(
