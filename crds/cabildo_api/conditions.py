@@ -19,15 +19,24 @@ ConditionStatus = Literal["True", "False", "Unknown"]
 
 
 class ConditionType(StrEnum):
-    """Every condition of a TrainingJob; all are present from the first visit on."""
+    """Every condition of a TrainingJob, with its meaning; all are there from the first visit on."""
 
-    ACCEPTED = "Accepted"
-    RUNNING = "Running"
-    SUSPENDED = "Suspended"
-    SUCCEEDED = "Succeeded"
-    FAILED = "Failed"
-    FINISHED = "Finished"
-    STALLED = "Stalled"
+    meaning: str
+
+    def __new__(cls, value: str, meaning: str) -> Self:
+        """Makes a member that is the word itself and carries its meaning."""
+        member = str.__new__(cls, value)
+        member._value_ = value
+        member.meaning = meaning
+        return member
+
+    ACCEPTED = ("Accepted", "The operator can work with the spec. False only for good.")
+    RUNNING = ("Running", "All pods of the attempt run. The reason says why, or why not.")
+    SUSPENDED = ("Suspended", "spec.suspend is true and no pod runs any more.")
+    SUCCEEDED = ("Succeeded", "The run ended with a result.")
+    FAILED = ("Failed", "The run ended without a result.")
+    FINISHED = ("Finished", "The run ended, well or badly: what `kubectl wait` should wait for.")
+    STALLED = ("Stalled", "The operator cannot go on unless somebody changes something.")
 
 
 def clip(message: str) -> str:
