@@ -19,7 +19,7 @@ from cabildo_operator import errors
 from cabildo_operator.kube.client import ApiClient, refusal_of
 from cabildo_operator.kube.objects import Object, ObjectList, Status, WatchEvent
 from cabildo_operator.kube.resources import Resource
-from cabildo_operator.kube.store import Store, key_of
+from cabildo_operator.kube.store import Store
 
 T = TypeVar("T", bound=Object)
 
@@ -142,8 +142,7 @@ class Informer(Generic[T]):
         if event.type == "BOOKMARK":
             self._store.saw_version(version)
         elif event.type == "DELETED":
-            self._store.saw_version(version)
-            self._store.remove(key_of(obj))
+            self._store.delete(obj)
             self._on_change(obj, None)
         else:
             before = self._store.upsert(obj)

@@ -5,12 +5,16 @@ I/O, no kinds of our own. Two ways in: `upsert` for what a watch says, `remember
 API server answered to our own write, so that the next reconcile already sees it.
 """
 
+import time
+from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
-from typing import Generic, NamedTuple, TypeVar
+from typing import Final, Generic, NamedTuple, TypeVar
 
 from cabildo_operator.kube.objects import Object
 
 T = TypeVar("T", bound=Object)
+
+MAX_DEPARTED: Final = 5_000
 
 
 class ObjectKey(NamedTuple):
@@ -24,11 +28,17 @@ class Store(Generic[T]):
     """Objects of one kind.
 
     An older version of an object never replaces a newer one of the same UID. `resourceVersion`s
-    are compared as numbers, which Kubernetes guarantees for its own storage.
+    are compared as numbers, which Kubernetes guarantees for its own storage. With
+    `departed_for_s` the last state of removed objects can be asked for so long: how a pod ended
+    may be visible for milliseconds only.
     """
 
     def __init__(
-        self, *, indexes: Mapping[str, Callable[[T], Hashable | None]] | None = None
+        self,
+        *,
+        indexes: Mapping[str, Callable[[T], Hashable | None]] | None = None,
+        departed_for_s: float = 0.0,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._indexes = dict(indexes or {})
         self._objects: dict[ObjectKey, T] = {}
@@ -36,6 +46,10 @@ class Store(Generic[T]):
             name: {} for name in self._indexes
         }
         self._seen_version = 0
+        self._departed_for_s = departed_for_s
+        self._departed: OrderedDict[str, tuple[float, T]] = OrderedDict()
+        self._departed_by_index: dict[tuple[str, Hashable], dict[str, T]] = {}
+        self._clock = clock
 
     def __len__(self) -> int:
         return len(self._objects)
@@ -67,6 +81,17 @@ class Store(Generic[T]):
         """
         if version_of(obj) > self._seen_version:
             self._put(obj)
+
+    def departed(self, value: Hashable, *, index: str = "owner") -> tuple[T, ...]:
+        """Objects of that index value that were removed a short while ago, oldest first."""
+        self._expire()
+        return tuple(self._departed_by_index.get((index, value), {}).values())
+
+    def delete(self, obj: T) -> None:
+        """Take in what a watch said about an object's end; `obj` is its last state."""
+        self._seen_version = max(self._seen_version, version_of(obj))
+        self.remove(key_of(obj), uid=obj.metadata.uid)
+        self._depart(obj)
 
     def remove(self, key: tuple[str, str], *, uid: str = "") -> T | None:
         """Forget an object; with `uid` only that very one. Returns what was known."""
@@ -100,9 +125,32 @@ class Store(Generic[T]):
         for key, gone in missing.items():
             if not listed or version_of(gone) <= listed:
                 self.remove(key)
+                self._depart(gone)
                 changes.append((gone, None))
         self._seen_version = max(self._seen_version, listed)
         return changes
+
+    def _depart(self, obj: T) -> None:
+        if not self._departed_for_s or obj.metadata.uid in self._departed:
+            return
+        self._departed[obj.metadata.uid] = (self._clock(), obj)
+        for name, function in self._indexes.items():
+            bucket = self._departed_by_index.setdefault((name, function(obj)), {})
+            bucket[obj.metadata.uid] = obj
+        self._expire()
+
+    def _expire(self) -> None:
+        oldest = self._clock() - self._departed_for_s
+        while self._departed:
+            uid, (since, obj) = next(iter(self._departed.items()))
+            if since > oldest and len(self._departed) <= MAX_DEPARTED:
+                return
+            del self._departed[uid]
+            for name, function in self._indexes.items():
+                place = (name, function(obj))
+                self._departed_by_index[place].pop(uid)
+                if not self._departed_by_index[place]:
+                    del self._departed_by_index[place]
 
     def _put(self, obj: T) -> T | None:
         key = key_of(obj)

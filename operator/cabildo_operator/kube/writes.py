@@ -8,7 +8,7 @@ watch. Every action may be repeated after a crash without effect.
 import os
 import signal
 from collections.abc import Callable, Mapping
-from typing import Any, assert_never
+from typing import Any, TypeVar, assert_never
 
 from cabildo_operator import errors
 from cabildo_operator.kube.actions import Action, Apply, Create, Delete, EmitEvent
@@ -17,6 +17,8 @@ from cabildo_operator.kube.events import EventRecorder, Regarding
 from cabildo_operator.kube.objects import Object
 from cabildo_operator.kube.resources import Resource
 from cabildo_operator.kube.store import Store
+
+T = TypeVar("T", bound=Object)
 
 
 class WriteCounter:
@@ -74,9 +76,9 @@ class Writer:
             case _:
                 assert_never(action)
 
-    async def write_status(self, resource: Resource[Any], *, body: Mapping[str, Any]) -> Object:
+    async def write_status(self, resource: Resource[T], *, body: Mapping[str, Any]) -> T:
         """Apply a status; `metadata.uid` in the body guards against an object of that name."""
-        written: Object = await self._client.apply(
+        written = await self._client.apply(
             resource, body=body, field_manager=self._field_manager, subresource="status"
         )
         self._counter.wrote()

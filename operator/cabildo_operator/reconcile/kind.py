@@ -67,7 +67,6 @@ class Kind(Generic[O]):
 
     Attributes:
         name: The kind, for example ``TrainingJob``.
-        field_manager: Owner of the status fields in server-side apply.
         objects: The store that `handlers/` fills.
         observe: Builds the snapshot from the stores; None when the object is unknown.
         plan: Decides.
@@ -76,7 +75,6 @@ class Kind(Generic[O]):
     """
 
     name: str
-    field_manager: str
     objects: Store[CustomResource]
     observe: Callable[[ObjectKey], O | None]
     plan: Planner[O]

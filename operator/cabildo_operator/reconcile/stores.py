@@ -24,6 +24,8 @@ OWNER = "owner"
 """Index by the UID of the object of ours that a child belongs to."""
 NODE = "node"
 """Index of pods by node."""
+DEPARTED_FOR_S = 300.0
+"""How long the last state of a removed pod is kept: its exit code decides a charge."""
 
 
 def owner_uid(obj: Object) -> str | None:
@@ -48,7 +50,9 @@ class Stores:
     training_jobs: Store[CustomResource] = field(default_factory=Store)
     jobs: Store[Job] = field(default_factory=lambda: Store(indexes={OWNER: owner_uid}))
     pods: Store[Pod] = field(
-        default_factory=lambda: Store(indexes={OWNER: owner_uid, NODE: node_name})
+        default_factory=lambda: Store(
+            indexes={OWNER: owner_uid, NODE: node_name}, departed_for_s=DEPARTED_FOR_S
+        )
     )
     services: Store[Service] = field(default_factory=lambda: Store(indexes={OWNER: owner_uid}))
     claims: Store[PersistentVolumeClaim] = field(

@@ -1,0 +1,1 @@
+"""What can be seen from outside: metrics, readiness, logs. Nothing here decides anything."""
