@@ -48,11 +48,14 @@ def percent_by_package(report: dict[str, object]) -> dict[str, float]:
 
 def combined_report(data: Path) -> Path:
     """Combine the data files of all runs, keep them, and return the JSON report."""
-    both = data / ".coverage"
+    # A folder of its own: `coverage json` would merge and delete what lies beside its data.
+    both = data / "combined" / ".coverage"
+    both.parent.mkdir(parents=True, exist_ok=True)
     report = data / "report.json"
+    runs = [str(file) for file in sorted(data.glob(".coverage.*"))]
     coverage = [sys.executable, "-m", "coverage"]
     subprocess.run(
-        [*coverage, "combine", "--quiet", "--keep", f"--data-file={both}", str(data)], check=True
+        [*coverage, "combine", "--quiet", "--keep", f"--data-file={both}", *runs], check=True
     )
     subprocess.run(
         [*coverage, "json", "--quiet", f"--data-file={both}", "-o", str(report)], check=True
