@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from cabildo_local.buildah import Build, Buildah
-from cabildo_local.disk_space import GIB, require_space
 from cabildo_local.errors import ImageError
 from cabildo_local.image_sources import Choices, read_keys
 from cabildo_local.image_store import serve_store, stored_digest
 from cabildo_local.pip_access import write_secrets
+from cabildo_local.prerequisites import GIB, check_space
 from cabildo_local.registry_client import RegistryClient
 from cabildo_local.settings import default_cache
 from cabildo_local.system_image import make_system, system_recipe
@@ -320,4 +320,4 @@ class _Job:
         return f"localhost/cabildo/{kind}:{key}"
 
     def _require(self, part: str, *, title: str) -> None:
-        require_space(self._cache, size_bytes=NEEDED_BYTES[part], purpose=title)
+        check_space(self._cache, needed_bytes=NEEDED_BYTES[part], purpose=title)

@@ -92,8 +92,13 @@ def read_hierarchies() -> Hierarchies:
     return hierarchies
 
 
-def check_space(folder: Path, *, needed_bytes: int) -> None:
+def check_space(folder: Path, *, needed_bytes: int, purpose: str = "a cluster's state") -> None:
     """Check that a file system has room.
+
+    Args:
+        folder: Where it is needed; need not exist yet.
+        needed_bytes: How much, as measured.
+        purpose: What for.
 
     Raises:
         PrerequisiteError: It has less than needed.
@@ -102,7 +107,8 @@ def check_space(folder: Path, *, needed_bytes: int) -> None:
     free_bytes = shutil.disk_usage(existing).free
     if free_bytes < needed_bytes:
         raise PrerequisiteError(
-            f"{existing} has {free_bytes / GIB:.1f} GiB free, {needed_bytes / GIB:.1f} GiB are needed",
+            f"{existing} has {free_bytes / GIB:.1f} GiB free, {purpose} needs"
+            f" {needed_bytes / GIB:.1f} GiB",
             remedy="free some, or set CABILDO_STATE and CABILDO_CACHE to folders on another disk",
         )
 
