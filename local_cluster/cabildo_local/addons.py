@@ -13,6 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cabildo_local.certificates import Subject
+from cabildo_local.fake_nodes import (
+    ANNOTATION,
+    POOL_LABEL,
+    FakeNodes,
+    kwok_configuration,
+    node_objects,
+)
 from cabildo_local.processes import Program
 from cabildo_local.provisioner import CLASSES, storage_class
 
@@ -24,6 +31,10 @@ if TYPE_CHECKING:
     from cabildo_local.control_plane import ControlPlane
     from cabildo_local.state import State
 
+MASTERS = "system:masters"
+NODES = "/api/v1/nodes"
+# KWOK renews a played node's heartbeat every quarter of it.
+FAKE_LEASE_S = 20
 DNS_DOMAIN = "cluster.local"
 DNS_USER = "cabildo-coredns"
 SYSTEM = "/api/v1/namespaces/kube-system"
@@ -79,6 +90,10 @@ def corefile(*, address: str, kubeconfig: Path) -> str:
         kubeconfig {kubeconfig}
         pods insecure
         ttl 5
+    }}
+    # Whatever else is asked for does not exist; without this it would be an error.
+    template ANY ANY . {{
+        rcode NXDOMAIN
     }}
     cache 5
 }}
@@ -146,3 +161,44 @@ def dns_objects(addresses: Addresses) -> list[tuple[str, dict[str, Any]]]:
         (f"{SYSTEM}/services/kube-dns", service),
         (f"{slices}/kube-dns-host", slice_),
     ]
+
+
+def kwok_program(
+    control_plane: ControlPlane, *, fake: FakeNodes, binaries: Mapping[str, Path]
+) -> Program:
+    """Return KWOK, with its configuration written."""
+    # It is the kubelet of any number of nodes; no role of Kubernetes' own says that.
+    user = control_plane.kubeconfig_for("kwok", subject=Subject("cabildo-kwok", (MASTERS,)))
+    text = kwok_configuration(fake)
+    path = control_plane.state.configuration / "kwok.yaml"
+    path.write_text(text)
+    return Program(
+        "kwok",
+        (
+            str(binaries["kwok"]),
+            f"--config={path}",
+            f"--kubeconfig={user}",
+            "--manage-all-nodes=false",
+            f"--manage-nodes-with-annotation-selector={ANNOTATION}=fake",
+            f"--node-lease-duration-seconds={FAKE_LEASE_S}",
+            f"--cidr={control_plane.addresses.fake_pods}",
+        ),
+        namespace=control_plane.namespace,
+        depends_on=text,
+    )
+
+
+def apply_fake_nodes(api: Api, *, fake: FakeNodes) -> None:
+    """Make the played nodes, and remove those that are no longer described."""
+    version = str(api.get("/version")["gitVersion"])
+    wanted = node_objects(fake, version=version)
+    for node in wanted:
+        path = f"{NODES}/{node['metadata']['name']}"
+        api.apply(path, {key: value for key, value in node.items() if key != "status"})
+        api.apply(
+            f"{path}/status", {key: value for key, value in node.items() if key != "spec"}
+        )
+    names = {node["metadata"]["name"] for node in wanted}
+    for node in api.get(f"{NODES}?labelSelector={POOL_LABEL}")["items"]:
+        if node["metadata"]["name"] not in names:
+            api.request("DELETE", f"{NODES}/{node['metadata']['name']}")

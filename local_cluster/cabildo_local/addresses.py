@@ -66,6 +66,11 @@ class Addresses:
         """Range of the pods of all nodes."""
         return f"{self._address(128 * 256)}/17"
 
+    @property
+    def fake_pods(self) -> str:
+        """Range of the pods of played nodes; no real node's."""
+        return f"{self._address(192 * 256)}/18"
+
     def node(self, number: int) -> str:
         """Return the address of the node with this number, counted from 1."""
         return self._address(10 + number)

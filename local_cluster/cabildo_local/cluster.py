@@ -21,9 +21,11 @@ from cabildo_local.binaries import resolve
 from cabildo_local.cgroups import Slice
 from cabildo_local.control_plane import ControlPlane
 from cabildo_local.errors import SettingsError
+from cabildo_local.fake_nodes import read_fake_nodes
 from cabildo_local.network import CONTROL_PLANE_MEMBER, Network
 from cabildo_local.node import Node
-#from cabildo_local.packages import ensure_packages
+from cabildo_local.packages import ensure_packages
+from cabildo_local.pause import pause_image
 from cabildo_local.prerequisites import check_machine, check_root, check_system, read_hierarchies
 from cabildo_local.processes import Processes
 from cabildo_local.provisioner import remove_unretained
@@ -33,6 +35,7 @@ from cabildo_local.steps import (
     Parts,
     ensure_control_plane,
     ensure_dns,
+    ensure_fake_nodes,
     ensure_network,
     ensure_nodes,
     ensure_registry,
@@ -41,6 +44,7 @@ from cabildo_local.steps import (
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from cabildo_local.fake_nodes import FakeNodes
     from cabildo_local.reporter import Reporter
     from cabildo_local.settings import ClusterSettings
     from cabildo_local.state import Allotment
@@ -53,6 +57,7 @@ CONTROL_PLANE_BINARIES = (
     "kubectl",
 )
 NODE_BINARIES = ("kubelet", "kube-proxy", "coredns")
+FAKE_NODE_BINARIES = ("kwok",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,14 +136,17 @@ def up(settings: ClusterSettings, *, reporter: Reporter) -> Cluster:
     check_system()
     check_root()
     reporter.plan(_steps(settings))
+    fake = read_fake_nodes(settings.fake_nodes) if settings.fake_nodes else None
     with reporter.step("check the machine"):
-#        ensure_packages(reporter=reporter)
+        ensure_packages(reporter=reporter)
         check_machine(settings)
     with reporter.step("find the programs"):
         binaries = _resolve(settings, reporter=reporter)
     parts = _parts(settings.state_root, name=settings.name)
     with parts.state.lock(reporter=reporter):
-        return _up_locked(settings, parts=parts, binaries=binaries, reporter=reporter)
+        return _up_locked(
+            settings, fake=fake, parts=parts, binaries=binaries, reporter=reporter
+        )
 
 
 def down(
@@ -202,7 +210,12 @@ def status(name: str, *, state_root: Path | None = None) -> Status:
 
 
 def _up_locked(
-    settings: ClusterSettings, *, parts: Parts, binaries: dict[str, Path], reporter: Reporter
+    settings: ClusterSettings,
+    *,
+    fake: FakeNodes | None,
+    parts: Parts,
+    binaries: dict[str, Path],
+    reporter: Reporter,
 ) -> Cluster:
     state = parts.state
     before = state.allotment()
@@ -231,14 +244,36 @@ def _up_locked(
         with reporter.step("nodes"):
             kernel_settings.save()
             ensure_dns(control_plane, parts=parts, binaries=binaries, api=api)
-            nodes = _nodes(cluster, settings=settings, control_plane=control_plane, parts=parts)
+            nodes = _nodes(
+                cluster,
+                settings=settings,
+                control_plane=control_plane,
+                parts=parts,
+                reporter=reporter,
+            )
             ensure_nodes(nodes, parts=parts, binaries=binaries, api=api)
+    if fake is not None:
+        with reporter.step("played nodes"):
+            ensure_fake_nodes(
+                fake, control_plane=control_plane, parts=parts, binaries=binaries, api=api
+            )
     return cluster
 
 
 def _nodes(
-    cluster: Cluster, *, settings: ClusterSettings, control_plane: ControlPlane, parts: Parts
+    cluster: Cluster,
+    *,
+    settings: ClusterSettings,
+    control_plane: ControlPlane,
+    parts: Parts,
+    reporter: Reporter,
 ) -> list[Node]:
+    pause = pause_image(
+        registry=cluster.registry,
+        cache=settings.cache,
+        checkout=settings.checkout,
+        reporter=reporter,
+    )
     return [
         Node(
             number=number,
@@ -246,7 +281,7 @@ def _nodes(
             namespace=parts.network.namespace(f"node{number}"),
             slice_path=parts.slice.path,
             registry=cluster.registry,
-            sandbox_image=f"{cluster.registry}/cabildo/pause:dev",
+            sandbox_image=str(pause),
         )
         for number in range(1, settings.nodes + 1)
     ]
@@ -277,6 +312,7 @@ def _parts(state_root: Path, *, name: str) -> Parts:
 
 def _resolve(settings: ClusterSettings, *, reporter: Reporter) -> dict[str, Path]:
     names = [*CONTROL_PLANE_BINARIES, *(NODE_BINARIES if settings.nodes else ())]
+    names += FAKE_NODE_BINARIES if settings.fake_nodes else ()
     return resolve(
         names,
         folder=settings.binaries,
@@ -288,7 +324,8 @@ def _resolve(settings: ClusterSettings, *, reporter: Reporter) -> dict[str, Path
 
 def _steps(settings: ClusterSettings) -> list[str]:
     steps = ["check the machine", "find the programs", "network and registry", "control plane"]
-    return [*steps, "nodes"] if settings.nodes else steps
+    steps += ["nodes"] if settings.nodes else []
+    return [*steps, "played nodes"] if settings.fake_nodes else steps
 
 
 def _check_same(settings: ClusterSettings, *, before: Allotment) -> None:

@@ -37,8 +37,8 @@ def save(*, note: Path = NOTE, sysctl: Path = Path("/proc/sys")) -> None:
 
 
 def restore(*, note: Path = NOTE, sysctl: Path = Path("/proc/sys")) -> None:
-    """Put the settings back when no cluster is left, and forget the note."""
-    if not note.exists() or any(path.is_dir() for path in note.parent.iterdir()):
+    """Put the settings back when no cluster with nodes is left, and forget the note."""
+    if not note.exists() or any(note.parent.glob("*/node*")):
         return
     for name, value in json.loads(note.read_text()).items():
         if (sysctl / name).read_text().strip() != value:

@@ -37,6 +37,7 @@ def clear(state: State, *, slice_: Slice, network: Network) -> None:
     """
     slice_.kill()
     _remove_shim_sockets(state.runtime)
+    _remove_network_results(state)
     unmount_below([state.folder, state.runtime])
     network.remove()
     slice_.remove()
@@ -90,5 +91,12 @@ def _remove_strays(state: State) -> None:
         with suppress(OSError):
             if link.is_symlink() and link.readlink().is_relative_to(state.folder):
                 link.unlink()
+
+
+def _remove_network_results(state: State) -> None:
+    # CNI keeps what it did for every pod, by network and pod; all nodes of all clusters call
+    # the network within the pod alike.
     for result in CNI_RESULTS.glob(f"{state.scope}.*"):
         result.unlink(missing_ok=True)
+    for pod in state.runtime.glob("*/containerd/io.containerd.runtime.v2.task/*/*"):
+        (CNI_RESULTS / f"cni-loopback-{pod.name}-lo").unlink(missing_ok=True)

@@ -114,17 +114,20 @@ class Processes:
         return pid if ours and record.get("started") == started_at(pid) else None
 
     def stop(self, name: str, *, timeout_s: float = 10.0) -> None:
-        """End a program: SIGTERM, and SIGKILL when it takes too long."""
+        """End a program: SIGTERM, and SIGKILL when that takes too long."""
         pid = self.pid(name)
-        deadline = time.monotonic() + timeout_s
-        sent = signal.SIGTERM
-        while pid is not None and self.pid(name) == pid:
-            with suppress(ProcessLookupError):
-                os.kill(pid, sent)
-            if time.monotonic() > deadline:
-                sent = signal.SIGKILL
-            time.sleep(0.05)
+        if pid is not None:
+            self._signal(name, pid=pid, number=signal.SIGTERM, timeout_s=timeout_s)
+            self._signal(name, pid=pid, number=signal.SIGKILL, timeout_s=timeout_s)
         (self._records / f"{name}.json").unlink(missing_ok=True)
+
+    def _signal(self, name: str, *, pid: int, number: int, timeout_s: float) -> None:
+        if self.pid(name) == pid:
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
+        deadline = time.monotonic() + timeout_s
+        while self.pid(name) == pid and time.monotonic() < deadline:
+            time.sleep(0.05)
 
     def names(self) -> list[str]:
         """Return the names of the programs that were started."""

@@ -16,6 +16,7 @@ from cabildo_local import addons
 from cabildo_local.addresses import Addresses, choose_cidr, host_routes
 from cabildo_local.api import Api, can_connect, wait_until
 from cabildo_local.errors import LocalClusterError
+from cabildo_local.fake_nodes import POOL_LABEL
 from cabildo_local.network import CONTROL_PLANE_MEMBER
 from cabildo_local.registry import registry_program
 from cabildo_local.state import Allotment, address_lock
@@ -24,8 +25,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from cabildo_local.api import JsonObject
     from cabildo_local.cgroups import Slice
     from cabildo_local.control_plane import ControlPlane
+    from cabildo_local.fake_nodes import FakeNodes
     from cabildo_local.network import Network
     from cabildo_local.node import Node
     from cabildo_local.processes import Processes
@@ -137,6 +140,36 @@ def ensure_dns(
     parts.processes.ensure(addons.dns_program(control_plane, binaries=binaries))
 
 
+def ensure_fake_nodes(
+    fake: FakeNodes,
+    *,
+    control_plane: ControlPlane,
+    parts: Parts,
+    binaries: Mapping[str, Path],
+    api: Api,
+) -> None:
+    """Make the played nodes and start KWOK, which makes them Ready.
+
+    Raises:
+        LocalClusterError: They do not get ready.
+    """
+    # Before KWOK sees them, so that it does not invent their resources.
+    addons.apply_fake_nodes(api, fake=fake)
+    parts.processes.ensure(addons.kwok_program(control_plane, fake=fake, binaries=binaries))
+    wait_until(
+        lambda: _fake_nodes_ready(api),
+        what="the played nodes",
+        timeout_s=NODES_READY_S,
+        alive=partial(parts.processes.require_running, "kwok"),
+        remedy=f"look into {parts.processes.log('kwok')}",
+    )
+
+
+def _fake_nodes_ready(api: Api) -> bool:
+    nodes = api.get(f"{addons.NODES}?labelSelector={POOL_LABEL}")["items"]
+    return all(_says_ready(node) for node in nodes)
+
+
 def ensure_nodes(
     nodes: Sequence[Node], *, parts: Parts, binaries: Mapping[str, Path], api: Api
 ) -> None:
@@ -203,9 +236,13 @@ def _is_ready(api: Api, node: str, *, old_heartbeat: str) -> bool:
     if not heartbeat or heartbeat == old_heartbeat:
         return False
     try:
-        conditions = api.get(f"/api/v1/nodes/{node}")["status"]["conditions"]
-    except (LocalClusterError, OSError, KeyError):
+        return _says_ready(api.get(f"{addons.NODES}/{node}"))
+    except (LocalClusterError, OSError):
         return False
+
+
+def _says_ready(node: JsonObject) -> bool:
+    conditions = node["status"].get("conditions", [])
     return any(item["type"] == "Ready" and item["status"] == "True" for item in conditions)
 
 
