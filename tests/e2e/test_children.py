@@ -91,7 +91,7 @@ def test_a_service_that_somebody_changed_is_put_right(
     run = train("net", limits=SHORT)
     run.wait_pods(lambda pods: len(pods) == 2, within_s=60)
     before = run.services()[0]["spec"]["selector"]
-    change = {"spec": {"selector": {"somebody": "else"}}}
+    change = {"spec": {"selector": dict.fromkeys(before, "somebody-elses")}}
     site.kube.patch(SERVICES, "net", change, namespace=namespace)
     site.kube.wait(
         SERVICES,
