@@ -148,8 +148,8 @@ def reasons_page() -> str:
         ),
         "## Exit codes of the trainer\n",
         (
-            "What an own image must follow. Any other code is `TrainerError`, is retried and costs one"
-            " restart.\n"
+            "What an own image must follow. Any other code is `TrainerError`, is retried and costs"
+            " one restart.\n"
         ),
         table(
             ("Code", "The trainer says", "Reason", "Retried", "Costs a restart"),
