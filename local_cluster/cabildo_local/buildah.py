@@ -95,7 +95,8 @@ class Buildah:
         """
         argv = ["build", "--isolation", "chroot", "--network", "host"]
         argv += ["--timestamp", str(TIMESTAMP), "--omit-history", "--identity-label=false"]
-        argv += ["--tls-verify=false", "--tag", build.output]
+        # Compressed as it is read: an uncompressed copy of torch would be 5 GB of temporary file.
+        argv += ["--disable-compression=false", "--tls-verify=false", "--tag", build.output]
         for name, value in sorted(build.arguments.items()):
             argv += ["--build-arg", f"{name}={value}"]
         for name, path in sorted(build.secrets.items()):

@@ -106,6 +106,7 @@ class ReleaseSite:
         try:
             response = _answer(request, limit_s=self._connect_timeout_s)
         except urllib.error.HTTPError as error:
+            error.close()
             raise DownloadError(f"{site}/{path}: HTTP {error.code}") from error
         except (OSError, http.client.HTTPException) as error:
             reason = _reason(error)
