@@ -66,9 +66,7 @@ def apply_storage_class(api: Api) -> None:
 def dns_program(control_plane: ControlPlane, *, binaries: Mapping[str, Path]) -> Program:
     """Return CoreDNS, with its configuration written."""
     user = control_plane.kubeconfig_for("coredns", subject=Subject(DNS_USER))
-    text = corefile(
-        address=control_plane.addresses.control_plane, kubeconfig=user
-    )
+    text = corefile(address=control_plane.addresses.control_plane, kubeconfig=user)
     path = control_plane.state.configuration / "Corefile"
     path.write_text(text)
     return Program(
@@ -149,9 +147,7 @@ def dns_objects(addresses: Addresses) -> list[tuple[str, dict[str, Any]]]:
             "kind": "ClusterRole",
             "name": DNS_USER,
         },
-        "subjects": [
-            {"kind": "User", "apiGroup": "rbac.authorization.k8s.io", "name": DNS_USER}
-        ],
+        "subjects": [{"kind": "User", "apiGroup": "rbac.authorization.k8s.io", "name": DNS_USER}],
     }
     rbac = "/apis/rbac.authorization.k8s.io/v1"
     slices = "/apis/discovery.k8s.io/v1/namespaces/kube-system/endpointslices"
@@ -195,9 +191,7 @@ def apply_fake_nodes(api: Api, *, fake: FakeNodes) -> None:
     for node in wanted:
         path = f"{NODES}/{node['metadata']['name']}"
         api.apply(path, {key: value for key, value in node.items() if key != "status"})
-        api.apply(
-            f"{path}/status", {key: value for key, value in node.items() if key != "spec"}
-        )
+        api.apply(f"{path}/status", {key: value for key, value in node.items() if key != "spec"})
     names = {node["metadata"]["name"] for node in wanted}
     for node in api.get(f"{NODES}?labelSelector={POOL_LABEL}")["items"]:
         if node["metadata"]["name"] not in names:

@@ -8,7 +8,7 @@ CA is what running pods and the kubeconfig trust. Never here: the operator's cer
 from __future__ import annotations
 
 import base64
-import datetime
+import datetime as dt
 import ipaddress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -148,7 +148,7 @@ def write_kubeconfig(
 def _builder(
     subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey
 ) -> x509.CertificateBuilder:
-    now = datetime.datetime.now(tz=datetime.UTC)
+    now = dt.datetime.now(tz=dt.UTC)
     return (
         x509.CertificateBuilder()
         .subject_name(subject)
@@ -156,8 +156,8 @@ def _builder(
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
         # Clocks of one machine may still be set back a little.
-        .not_valid_before(now - datetime.timedelta(hours=1))
-        .not_valid_after(now + datetime.timedelta(days=VALIDITY_DAYS))
+        .not_valid_before(now - dt.timedelta(hours=1))
+        .not_valid_after(now + dt.timedelta(days=VALIDITY_DAYS))
     )
 
 
@@ -172,9 +172,7 @@ def _alternatives(subject: Subject) -> list[x509.GeneralName]:
     return names
 
 
-def _write(
-    pair: KeyPair, certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey
-) -> None:
+def _write(pair: KeyPair, certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey) -> None:
     # The certificate comes last: its presence says that the pair is whole.
     _write_private(pair.key, _key_pem(key))
     _write_private(pair.certificate, certificate.public_bytes(serialization.Encoding.PEM))

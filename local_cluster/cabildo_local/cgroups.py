@@ -95,6 +95,8 @@ class Slice:
                 directory /= part
                 directory.mkdir(exist_ok=True)
                 _fill_cpuset(directory)
+            if self._hierarchies.unified:
+                _require_controllers(directory)
 
     def process_files(self, child: str, *, leaf: str) -> list[Path]:
         """Return the files that a process writes itself into to join the slice.
@@ -181,10 +183,21 @@ def _delegate_controllers(directory: Path) -> None:
             (directory / "cgroup.subtree_control").write_text(f"+{controller}")
 
 
+def _require_controllers(directory: Path) -> None:
+    available = (directory / "cgroup.controllers").read_text().split()
+    missing = [name for name in ("cpu", "cpuset", "memory", "pids") if name not in available]
+    if missing:
+        raise PrerequisiteError(
+            f"the cgroup controllers {', '.join(missing)} are not handed down to {directory}",
+            remedy="in a container: move its processes out of the root of its cgroup namespace",
+        )
+
+
 def _fill_cpuset(directory: Path) -> None:
     # In v1 a new cpuset is empty and takes no process before it has both.
+    if not (directory / "cgroup.clone_children").exists():
+        return
     for name in ("cpuset.cpus", "cpuset.mems"):
         file = directory / name
-        if (directory / "cgroup.clone_children").exists() and file.exists():
-            if not file.read_text().strip():
-                file.write_text((directory.parent / name).read_text())
+        if file.exists() and not file.read_text().strip():
+            file.write_text((directory.parent / name).read_text())

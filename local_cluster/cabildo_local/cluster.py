@@ -20,7 +20,7 @@ from cabildo_local.api import Api
 from cabildo_local.binaries import resolve
 from cabildo_local.cgroups import Slice
 from cabildo_local.control_plane import ControlPlane
-from cabildo_local.errors import SettingsError
+from cabildo_local.errors import ProcessError, SettingsError
 from cabildo_local.fake_nodes import read_fake_nodes
 from cabildo_local.network import CONTROL_PLANE_MEMBER, Network
 from cabildo_local.node import Node
@@ -103,6 +103,10 @@ class Cluster:
         pids = {name: self._parts.processes.pid(name) for name in names}
         return {name.removeprefix(f"{node}-"): pid for name, pid in pids.items() if pid}
 
+    def containerd_socket(self, node: str) -> Path:
+        """Return where a node's containerd listens, for `ctr --address`."""
+        return self._parts.state.runtime / node / "containerd.sock"
+
 
 @dataclass(frozen=True, slots=True)
 class Status:
@@ -144,9 +148,7 @@ def up(settings: ClusterSettings, *, reporter: Reporter) -> Cluster:
         binaries = _resolve(settings, reporter=reporter)
     parts = _parts(settings.state_root, name=settings.name)
     with parts.state.lock(reporter=reporter):
-        return _up_locked(
-            settings, fake=fake, parts=parts, binaries=binaries, reporter=reporter
-        )
+        return _up_locked(settings, fake=fake, parts=parts, binaries=binaries, reporter=reporter)
 
 
 def down(
@@ -183,21 +185,37 @@ def down(
             return tuple(parts.state.volumes / volume for volume in retained)
 
 
+def find(name: str, *, state_root: Path | None = None) -> Cluster:
+    """Return a cluster that is up, without changing anything.
+
+    Raises:
+        ProcessError: It is not up.
+        LocalClusterError: The name cannot be one.
+    """
+    check_root()
+    check_name(name)
+    parts = _parts(state_root or default_state_root(), name=name)
+    allotment = parts.state.allotment()
+    if allotment is None or not parts.processes.is_running("kube-apiserver"):
+        raise ProcessError(
+            f"the cluster {name} is not up", remedy=f"run `cabildo cluster up --name {name}`"
+        )
+    return _cluster(parts, allotment=allotment)
+
+
 def status(name: str, *, state_root: Path | None = None) -> Status:
     """Say how a cluster is; changes nothing.
 
     Raises:
         LocalClusterError: The name cannot be one.
     """
+    check_root()
     check_name(name)
     parts = _parts(state_root or default_state_root(), name=name)
     allotment = parts.state.allotment()
     names = parts.processes.names()
     running = tuple(name for name in names if parts.processes.is_running(name))
     kubeconfig = parts.state.kubeconfig
-    registry = ""
-    if allotment is not None:
-        registry = f"{Addresses(allotment.cidr).control_plane}:{allotment.registry_port}"
     return Status(
         name=name,
         running=running,
@@ -205,7 +223,7 @@ def status(name: str, *, state_root: Path | None = None) -> Status:
         allotment=allotment,
         ready=kubeconfig.exists() and Api(kubeconfig).is_ready(),
         kubeconfig=kubeconfig,
-        registry=registry,
+        registry=_registry(allotment) if allotment else "",
     )
 
 
@@ -219,16 +237,22 @@ def _up_locked(
 ) -> Cluster:
     state = parts.state
     before = state.allotment()
-    alive = bool(parts.slice.pids())
+    alive = (
+        before is not None
+        and bool(parts.slice.pids())
+        and parts.network.intact(
+            nodes=sum(name.endswith("-containerd") for name in parts.processes.names())
+        )
+    )
     if alive and before is not None:
         _check_same(settings, before=before)
-    if not (alive and before and parts.network.intact(nodes=before.nodes)):
+    elif leftovers.found(state, slice_=parts.slice, network=parts.network):
         with reporter.step("clear what a killed cluster left"):
             leftovers.clear(state, slice_=parts.slice, network=parts.network)
-        alive = False
     state.create()
     with reporter.step("network and registry"):
-        addresses = ensure_network(settings, parts=parts, alive=alive, reporter=reporter)
+        allotment = ensure_network(settings, parts=parts, alive=alive, reporter=reporter)
+        addresses = Addresses(allotment.cidr)
         ensure_registry(settings, parts=parts, addresses=addresses)
     with reporter.step("control plane"):
         control_plane = ControlPlane(
@@ -239,7 +263,7 @@ def _up_locked(
             namespace=parts.network.namespace(CONTROL_PLANE_MEMBER),
         )
         api = ensure_control_plane(control_plane, parts=parts)
-    cluster = _cluster(settings, parts=parts, addresses=addresses)
+    cluster = _cluster(parts, allotment=allotment)
     if settings.nodes:
         with reporter.step("nodes"):
             kernel_settings.save()
@@ -287,16 +311,20 @@ def _nodes(
     ]
 
 
-def _cluster(settings: ClusterSettings, *, parts: Parts, addresses: Addresses) -> Cluster:
+def _cluster(parts: Parts, *, allotment: Allotment) -> Cluster:
     return Cluster(
-        name=settings.name,
+        name=parts.state.name,
         kubeconfig=parts.state.kubeconfig,
-        registry=f"{addresses.control_plane}:{settings.registry_port}",
+        registry=_registry(allotment),
         audit_log=parts.state.audit_log,
-        nodes=tuple(f"node{number}" for number in range(1, settings.nodes + 1)),
+        nodes=tuple(f"node{number}" for number in range(1, allotment.nodes + 1)),
         logs=parts.state.logs,
         _parts=parts,
     )
+
+
+def _registry(allotment: Allotment) -> str:
+    return f"{Addresses(allotment.cidr).control_plane}:{allotment.registry_port}"
 
 
 def _parts(state_root: Path, *, name: str) -> Parts:

@@ -65,7 +65,9 @@ class ControlPlane:
         self._client(authority, "admin", Subject("cabildo-admin", ("system:masters",)))
         self._client(authority, "controller-manager", Subject("system:kube-controller-manager"))
         self._client(authority, "scheduler", Subject("system:kube-scheduler"))
-        self._client(authority, "kubelet-client", Subject("cabildo-api-server", ("system:masters",)))
+        self._client(
+            authority, "kubelet-client", Subject("cabildo-api-server", ("system:masters",))
+        )
         authority.issue("api-server", subject=self._server_subject())
         front_proxy = Authority(self.state.pki, name="front-proxy-ca")
         front_proxy.issue("front-proxy", subject=Subject("front-proxy"))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import socket
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 CONTAINER_LINKS = Path("/var/log/containers")
 CNI_RESULTS = Path("/var/lib/cni/results")
+DEVICE_SOCKET = Path("/var/lib/kubelet/device-plugins/kubelet.sock")
 SHIM_SOCKETS = Path("/run/containerd/s")
 
 
@@ -45,6 +47,11 @@ def clear(state: State, *, slice_: Slice, network: Network) -> None:
     with suppress(OSError):
         state.runtime.parent.rmdir()
     _remove_strays(state)
+
+
+def found(state: State, *, slice_: Slice, network: Network) -> bool:
+    """Whether anything of a cluster is on the machine."""
+    return slice_.exists() or state.runtime.exists() or bool(network.leftover_namespaces())
 
 
 def unmount_below(folders: Iterable[Path]) -> None:
@@ -91,6 +98,21 @@ def _remove_strays(state: State) -> None:
         with suppress(OSError):
             if link.is_symlink() and link.readlink().is_relative_to(state.folder):
                 link.unlink()
+    _remove_device_socket()
+
+
+def _remove_device_socket() -> None:
+    # kubelet makes it for device plugins, at this place alone; another one may live here.
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(str(DEVICE_SOCKET))
+        except ConnectionRefusedError:
+            DEVICE_SOCKET.unlink()
+        except OSError:
+            return
+    for folder in (DEVICE_SOCKET.parent, DEVICE_SOCKET.parent.parent):
+        with suppress(OSError):
+            folder.rmdir()
 
 
 def _remove_network_results(state: State) -> None:

@@ -159,9 +159,7 @@ class Node:
         )
 
     def _program(self, name: str, *argv: str, depends_on: str) -> Program:
-        return Program(
-            f"{self.name}-{name}", argv, namespace=self.namespace, depends_on=depends_on
-        )
+        return Program(f"{self.name}-{name}", argv, namespace=self.namespace, depends_on=depends_on)
 
     def _write_yaml(self, name: str, document: Mapping[str, object]) -> str:
         text = yaml.safe_dump(dict(document))

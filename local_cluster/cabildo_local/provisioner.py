@@ -69,9 +69,7 @@ def wants_volume(claim: dict[str, Any], *, classes: dict[str, dict[str, Any]]) -
     return True
 
 
-def volume_for(
-    claim: dict[str, Any], *, class_: dict[str, Any], folder: Path
-) -> dict[str, Any]:
+def volume_for(claim: dict[str, Any], *, class_: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Return the PersistentVolume of a claim, bound to it from the start."""
     metadata = claim["metadata"]
     return {
@@ -154,7 +152,10 @@ class Provisioner:
     def _tell(self, claim: dict[str, Any], reason: str) -> None:
         metadata = claim["metadata"]
         event = {
-            "metadata": {"generateName": f"{metadata['name']}.", "namespace": metadata["namespace"]},
+            "metadata": {
+                "generateName": f"{metadata['name']}.",
+                "namespace": metadata["namespace"],
+            },
             "type": "Warning",
             "reason": "ProvisioningFailed",
             "message": reason,

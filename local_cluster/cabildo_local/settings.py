@@ -121,9 +121,9 @@ class ClusterSettings:
                 f"nodes: {self.nodes} is not between 0 and {NODE_LIMIT}",
                 remedy="write 0 for a control plane alone, else the number of nodes",
             )
-        for field, port in (("api port", self.api_port), ("registry port", self.registry_port)):
+        for title, port in (("api port", self.api_port), ("registry port", self.registry_port)):
             if not 1 <= port <= PORT_LIMIT:
-                raise SettingsError(f"{field}: {port} is not a port", remedy="write 1 to 65535")
+                raise SettingsError(f"{title}: {port} is not a port", remedy="write 1 to 65535")
         if self.api_port == self.registry_port:
             raise SettingsError(f"api port and registry port are both {self.api_port}")
         if self.cidr is not None:

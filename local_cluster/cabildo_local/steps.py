@@ -56,7 +56,18 @@ class Parts:
 
 def ensure_network(
     settings: ClusterSettings, *, parts: Parts, alive: bool, reporter: Reporter
-) -> Addresses:
+) -> Allotment:
+    """Allot an address range and make the network, or what is missing of it.
+
+    Args:
+        settings: What is wanted.
+        parts: The cluster.
+        alive: Whether the cluster runs, and so keeps its range.
+        reporter: Hears when another cluster has to be waited for.
+
+    Raises:
+        NetworkError: No range is free.
+    """
     state = parts.state
     before = state.allotment()
     # Others may not choose the same range between our choice and our route.
@@ -81,12 +92,16 @@ def ensure_network(
             state.forget_life()
             state.create()
         state.allot(allotment)
-        addresses = Addresses(cidr)
-        parts.network.ensure(addresses, nodes=settings.nodes)
-    return addresses
+        parts.network.ensure(Addresses(cidr), nodes=settings.nodes)
+    return allotment
 
 
 def ensure_registry(settings: ClusterSettings, *, parts: Parts, addresses: Addresses) -> None:
+    """Start the image registry and wait until it listens.
+
+    Raises:
+        LocalClusterError: It does not.
+    """
     program = registry_program(
         parts.state,
         cache=settings.cache,
@@ -104,6 +119,11 @@ def ensure_registry(settings: ClusterSettings, *, parts: Parts, addresses: Addre
 
 
 def ensure_control_plane(control_plane: ControlPlane, *, parts: Parts) -> Api:
+    """Start the control plane and wait until pods could be made.
+
+    Raises:
+        LocalClusterError: It does not get ready.
+    """
     processes = parts.processes
     control_plane.write_files()
     processes.ensure(control_plane.etcd())
