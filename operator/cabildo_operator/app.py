@@ -6,6 +6,7 @@ and when the Lease or any part is lost (exit code 1): Kubernetes starts it again
 """
 
 import asyncio
+import contextlib
 import logging
 import signal
 import urllib.parse
@@ -43,6 +44,7 @@ from cabildo_operator.work_queue import Key, WorkQueue
 
 CONTROLLER: Final = "trainingjob"
 LAST_EVENTS_S: Final = 2.0
+FAREWELL_S: Final = 3.0
 
 TRAINING_JOBS: Final = resources.Resource(
     kind=names.KIND, api_version=names.API_VERSION, plural=names.PLURAL, model=CustomResource
@@ -195,11 +197,15 @@ class Operator:
             part.cancel()
         await asyncio.gather(*own, return_exceptions=True)
         await self._progress.stop()
-        if self._elector.leading.is_set():
-            await self._label.detach()
-        await self._elector.release()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(FAREWELL_S):
+                await self._label.detach()
+                await self._elector.release()
         stop.set()
-        await asyncio.gather(watching, return_exceptions=True)
+        _, late = await asyncio.wait([watching], timeout=FAREWELL_S)
+        for part in late:
+            part.cancel()
+            await asyncio.gather(part, return_exceptions=True)
 
     def _wake(self, key: ObjectKey) -> None:
         self._queue.add(Key(names.KIND, key.namespace, key.name))

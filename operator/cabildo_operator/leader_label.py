@@ -33,14 +33,8 @@ class LeaderLabel:
             await asyncio.sleep(RETRY_S)
 
     async def detach(self) -> None:
-        """Take the label off if it is there; a failure is harmless, the Lease decides."""
-        try:
-            pod = await self._client.get(PODS, namespace=self._namespace, name=self._pod_name)
-        except errors.ApiError as error:
-            logger.debug("own pod cannot be read: %s", error)
-            return
-        if names.LABEL_LEADER in pod.metadata.labels:
-            await self._set(None)
+        """Take the label off; a failure is harmless, since followers answer no reports."""
+        await self._set(None)
 
     async def _set(self, value: str | None) -> bool:
         patch = {"metadata": {"labels": {names.LABEL_LEADER: value}}}
@@ -49,7 +43,7 @@ class LeaderLabel:
                 PODS, namespace=self._namespace, name=self._pod_name, patch=patch
             )
         except errors.NotFoundError:
-            logger.info("there is no pod %s: no label for the Service", self._pod_name)
+            logger.info("there is no pod %s to carry the leader's label", self._pod_name)
         except errors.ApiError as error:
             logger.warning("own pod cannot be labelled: %s", error)
             return False
