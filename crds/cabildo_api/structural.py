@@ -17,6 +17,7 @@ from enum import StrEnum
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final
 
+from pydantic import AwareDatetime
 from pydantic.fields import FieldInfo
 
 from cabildo_api.base import ApiModel, MapKey, OneOf, Remedy, StatusModel
@@ -126,7 +127,7 @@ def scalar_schema(kind: type, *, bounds: Bounds, name: str, strict: bool) -> Sch
         return {"type": "string", "enum": [member.value for member in kind]}
     if kind is bool:
         return {"type": "boolean"}
-    if issubclass(kind, datetime):
+    if kind in {AwareDatetime, datetime}:
         return {"type": "string", "format": "date-time"}
     if kind is str:
         validations = list(pattern_validations(name, bounds)) if strict else []
@@ -136,6 +137,8 @@ def scalar_schema(kind: type, *, bounds: Bounds, name: str, strict: bool) -> Sch
         elif bounds.pattern:
             schema["pattern"] = bounds.pattern
         return _with_validations(schema, validations)
+    if kind not in {int, float}:
+        raise TypeError(f"{name} is a {kind!r}: no schema is known for it")
     number = kind is float
     schema = {"type": "number"} if number else _integer(bounds)
     return _with_validations(

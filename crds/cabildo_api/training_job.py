@@ -31,6 +31,7 @@ from cabildo_api.scalars import LabelValue, Time
 from cabildo_api.training_job_status import TrainingJobStatus
 
 SEED_MAX: Final = 2**32 - 1
+NODES_MAX: Final = 1024
 NAME_PATTERN: Final = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"
 MUTABLE_FIELDS: Final = frozenset({"suspend", "runID", "runPolicy.activeDeadlineSeconds"})
 """JSON paths in the spec that may change at any time; all others while suspended, or with a new
@@ -46,7 +47,10 @@ class TrainingJobSpec(ApiModel):
 
     rules = (
         Rule(
-            cel="self.nodes < 1 || self.training.batchSize % self.nodes == 0",
+            cel=(
+                f"self.nodes < 1 || self.nodes > {NODES_MAX}"
+                " || self.training.batchSize % self.nodes == 0"
+            ),
             holds=lambda self: self.training.batch_size % self.nodes == 0,
             message=(
                 "batchSize is {training.batchSize}, which is not divisible by nodes {nodes}:"
@@ -67,7 +71,7 @@ class TrainingJobSpec(ApiModel):
     """Image of the pods; empty means the trainer image of the operator's settings."""
     nodes: Annotated[
         int,
-        Field(ge=1, le=1024),
+        Field(ge=1, le=NODES_MAX),
         Remedy(
             "write a number from 1 to 1024; to pause the job keep its nodes and set suspend: true"
         ),

@@ -129,7 +129,6 @@ FEATURE: Final = {"name": "range", "logRange": {}}
 
 RULES: Final = (
     Refused("no node", {"nodes": 0}, "spec.nodes", ("nodes is 0", "from 1 to 1024", "suspend")),
-    Refused("a negative number of nodes", {"nodes": -1}, "spec.nodes", ("nodes is -1",)),
     Refused("too many nodes", {"nodes": 1025}, "spec.nodes", ("nodes is 1025", "1 to 1024")),
     Refused(
         "a negative learning rate",
