@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cabildo_local.certificates import Subject
+from cabildo_local.configuration import write_configuration
 from cabildo_local.fake_nodes import (
     ANNOTATION,
     POOL_LABEL,
@@ -68,7 +69,7 @@ def dns_program(control_plane: ControlPlane, *, binaries: Mapping[str, Path]) ->
     user = control_plane.kubeconfig_for("coredns", subject=Subject(DNS_USER))
     text = corefile(address=control_plane.addresses.control_plane, kubeconfig=user)
     path = control_plane.state.configuration / "Corefile"
-    path.write_text(text)
+    write_configuration(path, text=text)
     return Program(
         "coredns",
         (str(binaries["coredns"]), "-conf", str(path)),
@@ -167,7 +168,7 @@ def kwok_program(
     user = control_plane.kubeconfig_for("kwok", subject=Subject("cabildo-kwok", (MASTERS,)))
     text = kwok_configuration(fake)
     path = control_plane.state.configuration / "kwok.yaml"
-    path.write_text(text)
+    write_configuration(path, text=text)
     return Program(
         "kwok",
         (

@@ -19,6 +19,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from cabildo_local.configuration import write_configuration
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
@@ -142,7 +144,7 @@ def write_kubeconfig(
         "contexts": [{"name": context, "context": {"cluster": context, "user": context}}],
         "current-context": context,
     }
-    _write_private(path, yaml.safe_dump(document, sort_keys=False).encode())
+    write_configuration(path, text=yaml.safe_dump(document, sort_keys=False))
 
 
 def _builder(

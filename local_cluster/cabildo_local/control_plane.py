@@ -18,6 +18,7 @@ from cabildo_local.certificates import (
     service_account_key,
     write_kubeconfig,
 )
+from cabildo_local.configuration import write_configuration
 from cabildo_local.processes import Program
 
 if TYPE_CHECKING:
@@ -220,7 +221,8 @@ class ControlPlane:
         }
 
     def _write(self, name: str, document: Mapping[str, object]) -> None:
-        (self.state.configuration / name).write_text(yaml.safe_dump(dict(document)))
+        text = yaml.safe_dump(dict(document))
+        write_configuration(self.state.configuration / name, text=text)
 
 
 _AUDIT_POLICY: dict[str, object] = {

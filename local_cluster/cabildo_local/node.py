@@ -16,6 +16,7 @@ import yaml
 
 from cabildo_local import node_files
 from cabildo_local.certificates import Subject
+from cabildo_local.configuration import write_configuration
 from cabildo_local.processes import Program
 from cabildo_local.registry import STABLE_NAME
 
@@ -75,7 +76,7 @@ class Node:
 
     def write_files(self) -> None:
         """Write its certificates and configuration."""
-        for folder in (self.folder, self.runtime, self._configuration / "cni"):
+        for folder in (self.folder, self.runtime):
             folder.mkdir(parents=True, exist_ok=True)
         self.control_plane.kubeconfig_for(self.name, subject=self._subject())
         self.control_plane.kubeconfig_for("kube-proxy", subject=Subject(PROXY_USER))
@@ -84,11 +85,11 @@ class Node:
             subnet=self.control_plane.addresses.node_pods(self.number),
             leases=self.runtime / "cni",
         )
-        (self._configuration / "cni" / "10-cabildo.conflist").write_text(json.dumps(network))
+        cni = self._configuration / "cni" / "10-cabildo.conflist"
+        write_configuration(cni, text=json.dumps(network))
         for host in (self.registry, STABLE_NAME):
-            folder = self._configuration / "registries" / host
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / "hosts.toml").write_text(node_files.registry_hosts(self.registry))
+            hosts = self._configuration / "registries" / host / "hosts.toml"
+            write_configuration(hosts, text=node_files.registry_hosts(self.registry))
 
     def containerd(self) -> Program:
         """Return containerd, with its configuration written."""
@@ -100,7 +101,7 @@ class Node:
             sandbox_image=self.sandbox_image,
         )
         path = self._configuration / "containerd.toml"
-        path.write_text(text)
+        write_configuration(path, text=text)
         return self._program("containerd", "containerd", "--config", str(path), depends_on=text)
 
     def kubelet(self, binaries: Mapping[str, Path]) -> Program:
@@ -163,5 +164,5 @@ class Node:
 
     def _write_yaml(self, name: str, document: Mapping[str, object]) -> str:
         text = yaml.safe_dump(dict(document))
-        (self._configuration / name).write_text(text)
+        write_configuration(self._configuration / name, text=text)
         return text

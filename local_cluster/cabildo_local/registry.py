@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import yaml
 
+from cabildo_local.configuration import write_configuration
 from cabildo_local.processes import Program
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def registry_program(
         }
     )
     path = state.configuration / "registry.yaml"
-    path.write_text(text)
+    write_configuration(path, text=text)
     return Program(
         "registry",
         ("docker-registry", "serve", str(path)),

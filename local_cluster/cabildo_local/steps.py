@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from cabildo_local import addons
 from cabildo_local.addresses import Addresses, choose_cidr, host_routes
-from cabildo_local.api import Api, can_connect, wait_until
+from cabildo_local.api import NOT_FOUND, Api, ApiError, can_connect, wait_until
 from cabildo_local.errors import LocalClusterError
 from cabildo_local.fake_nodes import POOL_LABEL
 from cabildo_local.network import CONTROL_PLANE_MEMBER
@@ -203,7 +203,7 @@ def ensure_nodes(
         parts.slice.create(node.name)
         node.write_files()
         parts.processes.ensure(node.containerd())
-    started = [_start_kubelet(node, parts=parts, binaries=binaries) for node in nodes]
+    started = [_start_kubelet(node, parts=parts, binaries=binaries, api=api) for node in nodes]
     for node, is_new in zip(nodes, started, strict=True):
         old_heartbeat = before[node.name] if is_new else ""
         wait_until(
@@ -215,7 +215,7 @@ def ensure_nodes(
         )
 
 
-def _start_kubelet(node: Node, *, parts: Parts, binaries: Mapping[str, Path]) -> bool:
+def _start_kubelet(node: Node, *, parts: Parts, binaries: Mapping[str, Path], api: Api) -> bool:
     # kubelet gives up at once when its container runtime does not answer.
     wait_until(
         partial(_listens, node.socket),
@@ -223,9 +223,22 @@ def _start_kubelet(node: Node, *, parts: Parts, binaries: Mapping[str, Path]) ->
         timeout_s=NODES_READY_S,
         alive=partial(parts.processes.require_running, f"{node.name}-containerd"),
     )
+    if not _is_registered(api, node.name):
+        # kubelet makes its Node object when it starts, and never again.
+        parts.processes.stop(f"{node.name}-kubelet")
     is_new = parts.processes.ensure(node.kubelet(binaries))
     parts.processes.ensure(node.kube_proxy(binaries))
     return is_new
+
+
+def _is_registered(api: Api, node: str) -> bool:
+    try:
+        api.get(f"{addons.NODES}/{node}")
+    except ApiError as error:
+        if error.status != NOT_FOUND:
+            raise
+        return False
+    return True
 
 
 def _require_node(processes: Processes, name: str) -> None:
