@@ -1,0 +1,95 @@
+"""The seven conditions: the state that people, `kubectl wait`, Argo CD and Flux read.
+
+Here: phase, reason and message -> conditions, all present from the first visit on. `Finished` is
+true on success and on failure, so that a wait cannot hang. Never here: how the phase came about.
+Next: `status.py`.
+"""
+
+from datetime import datetime
+from typing import Final
+
+from cabildo_api.conditions import Condition, ConditionStatus, ConditionType
+from cabildo_api.reasons import Reason
+from cabildo_api.scalars import whole_seconds
+from cabildo_api.training_job_status import Phase, TrainingJobStatus
+
+STALLING: Final = frozenset({Reason.CHILD_NAME_CONFLICT, Reason.CREATE_REFUSED})
+"""Reasons that somebody must act on, although the operator keeps trying."""
+
+_State = tuple[ConditionStatus, Reason, str]
+
+
+def conditions_for(
+    phase: Phase,
+    *,
+    reason: Reason,
+    message: str,
+    accepted: bool,
+    previous: TrainingJobStatus,
+    generation: int,
+    now: datetime,
+) -> tuple[Condition, ...]:
+    """Returns all conditions of a phase; times change only where a status does."""
+    states = _states(phase, reason=reason, message=message, accepted=accepted)
+    return tuple(
+        Condition(
+            type=kind,
+            status=status,
+            reason=why,
+            message=text,
+            last_transition_time=whole_seconds(now),
+            observed_generation=generation,
+        ).since(previous.condition(kind))
+        for kind, (status, why, text) in states.items()
+    )
+
+
+def with_generation(conditions: tuple[Condition, ...], *, generation: int) -> tuple[Condition, ...]:
+    """Returns the conditions as they are, now known to hold for a newer generation."""
+    return tuple(item.model_copy(update={"observed_generation": generation}) for item in conditions)
+
+
+def _states(
+    phase: Phase, *, reason: Reason, message: str, accepted: bool
+) -> dict[ConditionType, _State]:
+    succeeded, failed = phase is Phase.SUCCEEDED, phase is Phase.FAILED
+    finished = succeeded or failed
+    stalled = failed or not accepted or reason in STALLING
+    open_end: _State = ("Unknown", Reason.NOT_FINISHED, "")
+    return {
+        ConditionType.ACCEPTED: (
+            ("True", Reason.ACCEPTED, Reason.ACCEPTED.meaning)
+            if accepted
+            else ("False", reason, message)
+        ),
+        ConditionType.RUNNING: _running(phase, reason=reason, message=message),
+        ConditionType.SUSPENDED: _suspended(phase, reason=reason, message=message),
+        ConditionType.SUCCEEDED: (
+            ("True" if succeeded else "False", reason, message) if finished else open_end
+        ),
+        ConditionType.FAILED: (
+            ("True" if failed else "False", reason, message)
+            if finished
+            else ("False", Reason.NOT_FINISHED, "")
+        ),
+        ConditionType.FINISHED: (
+            ("True", reason, message) if finished else ("False", Reason.NOT_FINISHED, "")
+        ),
+        ConditionType.STALLED: (
+            ("True", reason, message)
+            if stalled
+            else ("False", Reason.COMPLETED if succeeded else Reason.PROGRESSING, "")
+        ),
+    }
+
+
+def _running(phase: Phase, *, reason: Reason, message: str) -> _State:
+    return ("True" if phase is Phase.RUNNING else "False", reason, message)
+
+
+def _suspended(phase: Phase, *, reason: Reason, message: str) -> _State:
+    if phase is Phase.SUSPENDED:
+        return ("True", reason, message)
+    if phase is Phase.SUSPENDING:
+        return ("False", reason, message)
+    return ("False", Reason.NOT_SUSPENDED, "")

@@ -1,0 +1,120 @@
+"""What keeps the pods of a live attempt from running.
+
+Here: pods and nodes -> one trouble with reason, message and remedy, the one that explains the
+others. Never here: attempts that have ended (`explain.py`). Next: `course.py`, which shows it in
+the conditions until it has passed.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+from cabildo_api import names
+from cabildo_api.reasons import Reason
+from cabildo_operator.kube.objects import Waiting
+from cabildo_operator.reconcile.training_job.gang import Gang, Member
+
+IMAGE_REASONS: Final = frozenset(
+    {
+        "ErrImageNeverPull",
+        "ErrImagePull",
+        "ImageInspectError",
+        "ImagePullBackOff",
+        "InvalidImageName",
+        "RegistryUnavailable",
+        "SignatureValidationFailed",
+    }
+)
+CONFIG_REASONS: Final = frozenset(
+    {
+        "CreateContainerConfigError",
+        "CreateContainerError",
+        "PostStartHookError",
+        "PreCreateHookError",
+        "PreStartHookError",
+        "RunContainerError",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trouble:
+    """Something that must change before the attempt can go on."""
+
+    reason: Reason
+    message: str
+
+
+def trouble_of(gang: Gang) -> Trouble | None:
+    """Returns the first trouble, in the order in which one explains the others."""
+    for look in (_lost_node, _image, _config, _scheduling):
+        for member in gang.members:
+            trouble = None if member.ended else look(member)
+            if trouble is not None:
+                return trouble
+    return None
+
+
+def _lost_node(member: Member) -> Trouble | None:
+    if not member.node_lost or member.pod is None:
+        return None
+    node = member.pod.spec.node_name
+    return _trouble(Reason.NODE_LOST, f"{_who(member)}: its node {node} is not ready or gone")
+
+
+def _image(member: Member) -> Trouble | None:
+    waiting = _waiting(member)
+    if waiting is None or waiting.reason not in IMAGE_REASONS:
+        return None
+    return _trouble(Reason.IMAGE_UNAVAILABLE, f"{_who(member)}: {_said(waiting)}")
+
+
+def _config(member: Member) -> Trouble | None:
+    waiting = _waiting(member)
+    if waiting is None or waiting.reason not in CONFIG_REASONS:
+        return None
+    return _trouble(Reason.CONTAINER_CONFIG_INVALID, f"{_who(member)}: {_said(waiting)}")
+
+
+def _scheduling(member: Member) -> Trouble | None:
+    condition = member.pod.condition("PodScheduled") if member.pod else None
+    if condition is None or condition.status != "False" or condition.reason != "Unschedulable":
+        return None
+    unbound = "unbound immediate PersistentVolumeClaims" in condition.message
+    reason = Reason.CLAIM_PENDING if unbound else Reason.UNSCHEDULABLE
+    return _trouble(reason, f"{_who(member)}: {condition.message}")
+
+
+def _waiting(member: Member) -> Waiting | None:
+    status = member.pod.container(names.CONTAINER_TRAINER) if member.pod else None
+    return status.state.waiting if status else None
+
+
+def _who(member: Member) -> str:
+    """Returns the rank alone: pods' names change with each attempt and would change the message."""
+    return f"rank {member.rank}"
+
+
+def _said(waiting: Waiting) -> str:
+    """Returns the kubelet's text.
+
+    ErrImagePull and ImagePullBackOff take turns for as long as the pull fails; the word is left out
+    and the text cut at the pull's back-off, so that the status is not written at every turn.
+    """
+    text = waiting.message.removeprefix("Back-off pulling image ").strip()
+    if waiting.reason == "ImagePullBackOff":
+        return f"image {text.split(': ', 1)[0]} cannot be pulled"
+    if waiting.reason == "ErrImagePull":
+        return _pull_failure(text)
+    return f"{waiting.reason}: {text}" if text else waiting.reason
+
+
+def _pull_failure(text: str) -> str:
+    for part in text.split():
+        if part.startswith(('"', '\\"')) and ("/" in part or ":" in part):
+            return f"image {part.strip(':').strip()} cannot be pulled"
+    return text
+
+
+def _trouble(reason: Reason, message: str) -> Trouble:
+    message = message.rstrip(". ")
+    return Trouble(reason=reason, message=f"{message}. {reason.remedy}".rstrip())
