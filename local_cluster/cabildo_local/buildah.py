@@ -39,6 +39,7 @@ class Build:
         target: The stage to build; the last one if None.
         output: Where the image goes: a name in the storage, or `docker://...`.
         arguments: Values of its ARGs.
+        stages: Images of the storage that stand in for stages, by the stage's name.
         secrets: Files that RUN may read without their entering the image, by id.
         volumes: Folders mounted read-only while it runs, by path inside.
     """
@@ -48,6 +49,7 @@ class Build:
     target: str | None = None
     output: str
     arguments: Mapping[str, str] = field(default_factory=dict)
+    stages: Mapping[str, str] = field(default_factory=dict)
     secrets: Mapping[str, Path] = field(default_factory=dict)
     volumes: Mapping[str, Path] = field(default_factory=dict)
 
@@ -99,6 +101,8 @@ class Buildah:
         argv += ["--disable-compression=false", "--tls-verify=false", "--tag", build.output]
         for name, value in sorted(build.arguments.items()):
             argv += ["--build-arg", f"{name}={value}"]
+        for name, image in sorted(build.stages.items()):
+            argv += ["--build-context", f"{name}=docker-image://{image}"]
         for name, path in sorted(build.secrets.items()):
             argv += ["--secret", f"id={name},src={path}"]
         for inside, path in sorted(build.volumes.items()):

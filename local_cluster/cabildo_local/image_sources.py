@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -116,7 +117,7 @@ def read_keys(target: str, *, checkout: Path, choices: Choices, system_recipe: s
     except FileNotFoundError as error:
         raise ImageError(f"{error.filename} is missing") from error
     system = _digest(choices.base or system_recipe, stages["system"] if choices.base else "")
-    tools = _digest(system, stages["pinned-tools"], tools_lock)
+    tools = _digest(system, stages["tools"], tools_lock)
     dependencies = _digest(
         system,
         stages[f"{target}-dependencies"],
@@ -132,6 +133,31 @@ def read_keys(target: str, *, checkout: Path, choices: Choices, system_recipe: s
         code=code,
         image=_digest(dependencies, code),
     )
+
+
+def take_snapshot(target: str, *, checkout: Path, folder: Path, choices: Choices) -> None:
+    """Copy what a target is built from, so that a save during the build cannot mix in.
+
+    Args:
+        target: `operator` or `trainer`.
+        checkout: The repository's root.
+        folder: An empty folder; becomes the build's context.
+        choices: What the user said.
+
+    Raises:
+        ImageError: A file is missing.
+    """
+    locks = ("requirements/build.txt", choices.requirements[target])
+    for path in ("Dockerfile", *locks, *SOURCES[target]):
+        source, copy = checkout / path, folder / path
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            if source.is_dir():
+                shutil.copytree(source, copy, ignore=shutil.ignore_patterns(*SKIPPED_FOLDERS))
+            else:
+                shutil.copy(source, copy)
+        except FileNotFoundError as error:
+            raise ImageError(f"{error.filename} is missing") from error
 
 
 def split_stages(dockerfile: str) -> dict[str, str]:

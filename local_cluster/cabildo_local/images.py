@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from cabildo_local.buildah import Build, Buildah
 from cabildo_local.errors import ImageError
-from cabildo_local.image_sources import Choices, read_keys
+from cabildo_local.image_sources import Choices, read_keys, take_snapshot
 from cabildo_local.image_store import serve_store, stored_digest
 from cabildo_local.pip_access import write_secrets
 from cabildo_local.prerequisites import GIB, check_space
@@ -118,20 +118,25 @@ def build(
     cache = cache or default_cache()
     choices = Choices.from_environment()
     keys = read_keys(target, checkout=checkout, choices=choices, system_recipe=system_recipe())
-    name = f"cabildo/{target}"
-    digest = stored_digest(cache, name=name, tag=keys.image)
-    if digest is None:
+    digest = stored_digest(cache, name=_name(target), tag=keys.image)
+    if digest is not None:
+        return BuiltImage(name=_name(target), tag=keys.image, digest=digest)
+    buildah = Buildah(cache / "buildah", reporter=reporter)
+    with buildah.exclusive():
+        snapshot = buildah.scratch / "context"
+        take_snapshot(target, checkout=checkout, folder=snapshot, choices=choices)
         job = _Job(
             target,
-            name=name,
-            keys=keys,
-            checkout=checkout,
+            keys=read_keys(
+                target, checkout=snapshot, choices=choices, system_recipe=system_recipe()
+            ),
+            context=snapshot,
             cache=cache,
             choices=choices,
+            buildah=buildah,
             reporter=reporter,
         )
-        digest = job.run()
-    return BuiltImage(name=name, tag=keys.image, digest=digest)
+        return job.run()
 
 
 def push(
@@ -185,6 +190,10 @@ def _is_plain_http(registry: str) -> bool:
     return host == "localhost" or re.fullmatch(r"[0-9.]+|\[.*\]", host) is not None
 
 
+def _name(target: str) -> str:
+    return f"cabildo/{target}"
+
+
 class _Job:
     """One build of one image: the parts that are missing, then the stack."""
 
@@ -192,36 +201,38 @@ class _Job:
         self,
         target: str,
         *,
-        name: str,
         keys: Keys,
-        checkout: Path,
+        context: Path,
         cache: Path,
         choices: Choices,
+        buildah: Buildah,
         reporter: Reporter,
     ) -> None:
         self._target = target
-        self._name = name
+        self._name = _name(target)
         self._keys = keys
-        self._checkout = checkout
+        self._context = context
         self._cache = cache
         self._choices = choices
+        self._buildah = buildah
         self._reporter = reporter
-        self._buildah = Buildah(cache / "buildah", reporter=reporter)
 
-    def run(self) -> str:
-        """Build what is missing and return the image's digest."""
-        with self._buildah.exclusive():
-            # Another process may have made it while this one waited.
-            digest = stored_digest(self._cache, name=self._name, tag=self._keys.image)
-            if digest is not None:
-                return digest
-            secrets = write_secrets(self._buildah.scratch, environment=os.environ)
-            self._make_system()
-            self._make_tools(secrets)
-            with serve_store(self._cache) as address:
-                self._make_dependencies(secrets, address=address)
-                self._make_code(address=address)
-                return self._stack(address)
+    def run(self) -> BuiltImage:
+        """Build what is missing. The storage is held exclusively."""
+        # Another process may have made it while this one waited.
+        digest = stored_digest(self._cache, name=self._name, tag=self._keys.image)
+        if digest is None:
+            digest = self._make()
+        return BuiltImage(name=self._name, tag=self._keys.image, digest=digest)
+
+    def _make(self) -> str:
+        secrets = write_secrets(self._buildah.scratch, environment=os.environ)
+        self._make_system()
+        self._make_tools(secrets)
+        with serve_store(self._cache) as address:
+            self._make_dependencies(secrets, address=address)
+            self._make_code(address=address)
+            return self._stack(address)
 
     def _make_system(self) -> None:
         name = self._local("system")
@@ -233,15 +244,13 @@ class _Job:
                 make_system(name, buildah=self._buildah, mirror=self._choices.mirror)
         else:
             with self._reporter.step(f"make the base image from {self._choices.base}"):
-                self._build("system", output=name, BASE=self._choices.base)
+                self._build("system", output=name, arguments={"BASE": self._choices.base})
 
     def _make_tools(self, secrets: dict[str, Path]) -> None:
         name = self._local("tools")
         if not self._buildah.has_image(name):
             with self._reporter.step("install pip and setuptools for the builds"):
-                self._build(
-                    "pinned-tools", output=name, secrets=secrets, SYSTEM=self._local("system")
-                )
+                self._build("tools", output=name, stages=("system",), secrets=secrets)
 
     def _make_dependencies(self, secrets: dict[str, Path], *, address: str) -> None:
         tag = f"dependencies-{self._keys.dependencies}"
@@ -255,11 +264,12 @@ class _Job:
             self._build(
                 f"{self._target}-dependencies",
                 output=f"docker://{address}/{self._name}:{tag}",
+                stages=("system", "tools"),
                 secrets=secrets,
-                SYSTEM=self._local("system"),
-                TOOLS=self._local("tools"),
-                PIP_ARGS=self._choices.pip_arguments,
-                REQUIREMENTS=self._choices.requirements[self._target],
+                arguments={
+                    "PIP_ARGS": self._choices.pip_arguments,
+                    "REQUIREMENTS": self._choices.requirements[self._target],
+                },
             )
 
     def _make_code(self, *, address: str) -> None:
@@ -270,8 +280,7 @@ class _Job:
             self._build(
                 f"{self._target}-code",
                 output=f"docker://{address}/{self._name}:{tag}",
-                SYSTEM=self._local("system"),
-                TOOLS=self._local("tools"),
+                stages=("tools",),
             )
 
     def _stack(self, address: str) -> str:
@@ -300,16 +309,18 @@ class _Job:
         target: str,
         *,
         output: str,
+        stages: tuple[str, ...] = (),
         secrets: dict[str, Path] | None = None,
-        **arguments: str,
+        arguments: dict[str, str] | None = None,
     ) -> None:
         wheels = self._choices.wheels
         self._buildah.build(
             Build(
-                context=self._checkout,
+                context=self._context,
                 target=target,
                 output=output,
-                arguments=arguments,
+                arguments=arguments or {},
+                stages={stage: self._local(stage) for stage in stages},
                 secrets=secrets or {},
                 volumes={} if wheels is None else {"/wheels": wheels},
             )

@@ -159,13 +159,22 @@ def _kwok() -> Upstream:
 
 def _helm() -> Upstream:
     version = "3.22.0"
+    major, minor, _ = _kubernetes().version.split(".")
     archive = "helm-v{version}-linux-{arch}.tar.gz"
     return Upstream(
         name="helm",
         version=version,
         module="helm.sh/helm/v3",
         packages={"helm": "helm.sh/helm/v3/cmd/helm"},
-        stamps={"helm.sh/helm/v3/internal/version.version": f"v{version}"},
+        # The second pair is what `helm template` takes for the cluster's version.
+        stamps={
+            "helm.sh/helm/v3/internal/version.version": f"v{version}",
+            **{
+                f"helm.sh/helm/v3/pkg/{package}.k8sVersion{part}": number
+                for package in ("lint/rules", "chartutil")
+                for part, number in (("Major", major), ("Minor", minor))
+            },
+        },
         release=Release(
             site="get.helm.sh",
             path=archive,
