@@ -226,7 +226,7 @@ def test_kubectl_lists_the_columns(
         "REASON": "Running",
     }
     narrow = kubectl("get", "training", "--namespace", namespace).stdout.splitlines()[0]
-    assert narrow.split() == columns.split(" RUN")[0].split()
+    assert narrow.split() == columns.split(" RUN", maxsplit=1)[0].split()
 
 
 FIXED = [
