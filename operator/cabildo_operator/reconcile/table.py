@@ -6,7 +6,6 @@
 from collections.abc import Callable
 from datetime import datetime
 from functools import partial
-from typing import Final
 
 from cabildo_api import names
 from cabildo_operator.reconcile.kind import Kind, Plan, Refusal
@@ -14,10 +13,8 @@ from cabildo_operator.reconcile.stores import Stores
 from cabildo_operator.reconcile.training_job.observed import Observed, observe
 from cabildo_operator.reconcile.training_job.plan import plan
 from cabildo_operator.reconcile.training_job.settings import PlanSettings
+from cabildo_operator.reconcile.training_job.status import PROGRESS_FIELDS
 from cabildo_operator.settings import Settings
-
-PROGRESS_FIELDS: Final = frozenset({"progress", "checkpoint", "trainedSeconds"})
-"""Status fields that change with every report."""
 
 
 def training_job(
