@@ -49,7 +49,9 @@ test-cluster: $(VENV_STAMP) ## tests against a real control plane (no nodes)
 
 .PHONY: coverage-gate
 coverage-gate: $(VENV_STAMP) ## line coverage of each package (of the runs just made)
-	@$(PYTHON) tests/coverage_gate.py
+	@$(PYTHON) -m coverage combine --quiet --keep --data-file=build/coverage/.coverage build/coverage
+	@$(PYTHON) -m coverage json --quiet --data-file=build/coverage/.coverage -o build/coverage.json
+	@$(PYTHON) tests/coverage_gate.py build/coverage.json
 
 .PHONY: test-e2e
 test-e2e: $(VENV_STAMP) ## the quick end-to-end cases on real pods
@@ -81,7 +83,7 @@ bench: bench-operator ## all benchmarks
 
 .PHONY: bench-operator
 bench-operator: $(VENV_STAMP) ## 500 TrainingJobs at 50 per second against a real control plane
-	@$(PYTHON) tests/bench/operator.py
+	@PYTHONPATH=tests $(PYTHON) tests/bench/bench_operator.py
 
 .PHONY: cluster-up
 cluster-up: $(VENV_STAMP) ## bring the local cluster up
@@ -93,4 +95,4 @@ cluster-down: $(VENV_STAMP) ## take the local cluster down
 
 .PHONY: clean
 clean: ## delete what the targets made in this checkout
-	@rm -rf $(VENV) build .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -7,6 +7,7 @@ command does with it.
 from __future__ import annotations
 
 import json
+import os
 import time
 from dataclasses import dataclass
 from functools import cached_property
@@ -54,7 +55,7 @@ class ClusterClients:
     @classmethod
     def from_environment(cls) -> ClusterClients:
         """Follow KUBECONFIG, then `~/.kube/config`, then the pod's own service account."""
-        return cls._load(None)
+        return cls._load(os.environ.get("KUBECONFIG"))
 
     @classmethod
     def from_kubeconfig(cls, path: Path) -> ClusterClients:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from click.testing import Result
 
 NOW = "2026-01-01T00:00:00Z"
-WITHIN_S = 30
+WITHIN_S = 20
 
 
 def condition(kind: str, *, reason: str, message: str, status: str = "True") -> dict[str, Any]:
@@ -48,7 +48,7 @@ def start_following(kubeconfig: Path, namespace: str) -> Iterator[Callable[..., 
             return beside.submit(
                 CliRunner().invoke,
                 main,
-                ["follow", "--namespace", namespace, *arguments],
+                ["follow", "--namespace", namespace, "--timeout", str(WITHIN_S), *arguments],
                 env={"KUBECONFIG": str(kubeconfig), "COLUMNS": "120"},
             )
 
@@ -93,7 +93,7 @@ def test_a_run_that_succeeds_ends_with_its_table_and_status_0(
     )
     finish(kube, job, namespace=namespace, outcome="Succeeded", message="Completed: all done")
 
-    ended = following.result(timeout=WITHIN_S)
+    ended = following.result()
 
     assert ended.exit_code == 0, ended.output
     assert "walk Succeeded" in ended.output
@@ -108,7 +108,7 @@ def test_a_run_that_fails_ends_with_its_reason_and_status_1(
     following = start_following(job)
     finish(kube, job, namespace=namespace, outcome="Failed", message="InvalidData: prices.csv")
 
-    ended = following.result(timeout=WITHIN_S)
+    ended = following.result()
 
     assert ended.exit_code == 1
     assert "InvalidData: prices.csv" in ended.output
@@ -120,7 +120,7 @@ def test_a_finish_of_an_earlier_generation_is_not_taken_for_the_end(
     finish(kube, job, namespace=namespace, outcome="Succeeded", message="Completed: first run")
     kube.patch(TRAINING_JOBS, job, {"spec": {"runID": "second"}}, namespace=namespace)
 
-    ended = start_following(job, "--timeout", "2").result(timeout=WITHIN_S)
+    ended = start_following(job, "--timeout", "2").result()
 
     assert ended.exit_code == 1
     assert f"TrainingJob {namespace}/walk had not finished after 2.0 s" in ended.output
@@ -129,7 +129,7 @@ def test_a_finish_of_an_earlier_generation_is_not_taken_for_the_end(
 def test_a_name_that_does_not_exist_is_told_with_the_servers_words(
     namespace: str, start_following: Callable[..., Future[Result]]
 ) -> None:
-    ended = start_following("nobody").result(timeout=WITHIN_S)
+    ended = start_following("nobody").result()
 
     assert ended.exit_code == 1
     assert '"nobody" not found' in ended.output
@@ -142,7 +142,7 @@ def test_an_object_deleted_meanwhile_ends_the_wait(
     following = start_following(job)
     kube.delete(TRAINING_JOBS, job, namespace=namespace)
 
-    ended = following.result(timeout=WITHIN_S)
+    ended = following.result()
 
     assert ended.exit_code == 1
     assert "walk was deleted" in ended.output or '"walk" not found' in ended.output

@@ -95,7 +95,7 @@ def apply_crds(kube: Kube) -> None:
 
 
 def _is_established(crd: Object) -> bool:
-    conditions = crd.get("status", {}).get("conditions", [])
+    conditions = crd.get("status", {}).get("conditions") or []
     return any(one["type"] == "Established" and one["status"] == "True" for one in conditions)
 
 
@@ -127,7 +127,7 @@ def rendered_chart(*, namespace: str, values: dict[str, str] | None = None) -> l
 
     helm = resolve(["helm"], reporter=LineReporter(sys.stderr))["helm"]
     command = [str(helm), "template", "cabildo", str(CHECKOUT / "helm" / "cabildo")]
-    command += ["--namespace", namespace]
+    command += ["--namespace", namespace, "--kube-version", "1.34.4"]
     for key, value in (values or {}).items():
         command += ["--set-string", f"{key}={value}"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
