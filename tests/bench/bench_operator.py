@@ -298,8 +298,9 @@ def measure(*, jobs: int, rate_per_s: float) -> list[Row]:
         identity = operator_identity(kube, namespace=system, folder=folder)
         ours_in = stack.enter_context(namespace(kube, prefix="ours"))
         bare_in = stack.enter_context(namespace(kube, prefix="bare"))
+        sample_in = stack.enter_context(namespace(kube, prefix="sample"))
         with running_operator(kube, identity=identity, folder=folder):
-            children = sample_children(kube, namespace=ours_in, into=bare_in)
+            children = sample_children(kube, namespace=sample_in, into=bare_in)
         bare_client = bare_phase(
             kube, children=children, namespace=bare_in, jobs=jobs, rate_per_s=rate_per_s
         )

@@ -59,7 +59,7 @@ def test_a_corrupt_newest_checkpoint_is_set_aside_and_the_one_before_used(
     before, newest = folder.steps()[-2:]
     spoil(folder.step(newest) / name)
     run.suspend(value=False)
-    assert_exact(run, reference=reference, restarts=0, attempts=2)
+    assert_exact(run, reference=reference, restarts=0, attempts=2, suspended=frozenset({1}))
     assert folder.step(newest).name + ".corrupt" in folder.corrupt()
     assert {"attempt": 2, "step": before} in folder.fence()
     told = [one for one in run.events() if one["reason"] == "CheckpointCorrupt"]

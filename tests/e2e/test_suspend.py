@@ -31,5 +31,5 @@ def test_suspend_and_resume_cost_no_restart_no_step_and_no_digit(
     logged = folder.logged_steps(attempt=1)
     assert folder.steps()[-1] == max(logged), "the step that ended last is in no checkpoint"
     run.suspend(value=False)
-    assert_exact(run, reference=reference, restarts=0, attempts=2)
+    assert_exact(run, reference=reference, restarts=0, attempts=2, suspended=frozenset({1}))
     assert min(folder.logged_steps(attempt=2)) == max(logged) + 1

@@ -61,10 +61,18 @@ def assert_same(run: TrainingRun, *, reference: Outcome) -> None:
     assert outcome.weights_sha256 == reference.weights_sha256
 
 
-def assert_nothing_left_over(run: TrainingRun, *, attempts: int) -> None:
-    """Demand one Job an attempt (the last three), one Service, one claim, no live pod."""
-    first_kept = max(1, attempts - 2)
-    kept = [f"{run.name}-r1-a{number}" for number in range(first_kept, attempts + 1)]
+def assert_nothing_left_over(
+    run: TrainingRun, *, attempts: int, suspended: frozenset[int] = frozenset()
+) -> None:
+    """Demand one Job an attempt (the last three), one Service, one claim, no live pod.
+
+    Args:
+        run: The finished run.
+        attempts: How many attempts it took.
+        suspended: Attempts whose Job was deleted because the run was suspended.
+    """
+    last_three = set(range(max(1, attempts - 2), attempts + 1))
+    kept = [f"{run.name}-r1-a{number}" for number in last_three - suspended]
     jobs = run.jobs()
     assert sorted(one["metadata"]["name"] for one in jobs) == sorted(kept)
     assert [one["metadata"]["name"] for one in run.services()] == [run.name]
@@ -90,6 +98,7 @@ def assert_exact(
     reference: Outcome,
     restarts: int,
     attempts: int,
+    suspended: frozenset[int] = frozenset(),
     within_s: float = FINISH_WITHIN_S,
 ) -> Object:
     """Wait for the end and demand everything: success, equality, counts, no leftovers."""
@@ -97,5 +106,5 @@ def assert_exact(
     assert status["restarts"] == restarts, status
     assert status["attempt"] == attempts, status
     assert_same(run, reference=reference)
-    assert_nothing_left_over(run, attempts=attempts)
+    assert_nothing_left_over(run, attempts=attempts, suspended=suspended)
     return status
