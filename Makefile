@@ -32,12 +32,16 @@ $(VENV_STAMP): requirements/dev.txt $(SOURCE_ROOTS:=/pyproject.toml) scripts/mak
 .PHONY: venv
 venv: $(VENV_STAMP) ## make the developer's environment (.venv)
 
+.PHONY: packages
+packages: $(VENV_STAMP) ## install the Debian packages that the local cluster runs on (as root)
+	@$(PYTHON) -m cabildo_cli cluster prepare
+
 .PHONY: demo
 demo: $(VENV_STAMP) ## train examples/quickstart.yaml in two real pods on a real Kubernetes
 	@$(PYTHON) -m cabildo_cli demo
 
 .PHONY: test
-test: check test-unit test-cluster coverage-gate test-e2e ## everything CI runs: checks, unit, control plane, real pods
+test: packages check test-unit test-cluster coverage-gate test-e2e ## everything CI runs: checks, unit, control plane, real pods
 
 .PHONY: test-unit
 test-unit: $(VENV_STAMP) ## unit tests, with two trainer ranks as host processes

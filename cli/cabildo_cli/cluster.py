@@ -104,6 +104,16 @@ def status(*, name: str) -> None:
     sys.exit(0 if found.ready and not found.ended else 1)
 
 
+@cluster.command()
+def prepare() -> None:
+    """Install the Debian packages a cluster and its images need; `up` does it too."""
+    from cabildo_local.packages import ensure_packages  # noqa: PLC0415 - only in a checkout
+    from cabildo_local.reporter import LineReporter  # noqa: PLC0415
+
+    with _errors():
+        ensure_packages(reporter=LineReporter(sys.stderr))
+
+
 @contextmanager
 def _errors() -> Iterator[None]:
     from cabildo_local.errors import LocalClusterError  # noqa: PLC0415 - only in a checkout
