@@ -1,0 +1,1 @@
+"""Rows in, windows out. See the README of this folder."""

@@ -1,0 +1,1 @@
+"""What a run says about itself. See the README of this folder."""
