@@ -26,7 +26,7 @@ def find_checkout() -> Path:
     except ModuleNotFoundError as error:
         raise CliError(
             "this command needs a checkout of the Cabildo repository",
-            remedy="clone it and run `make setup`, then `.venv/bin/cabildo`",
+            remedy="clone it and run `make venv`, then `.venv/bin/cabildo`",
         ) from error
     try:
         return find()

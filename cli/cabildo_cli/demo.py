@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -19,9 +20,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 import yaml
-from cabildo_api.names import GROUP, LABEL_ATTEMPT, LABEL_RUN, LABEL_UID, PLURAL, VERSION
 from rich.console import Console
 
+from cabildo_api.names import GROUP, LABEL_ATTEMPT, LABEL_RUN, LABEL_UID, PLURAL, VERSION
 from cabildo_cli.checkout import find_checkout
 from cabildo_cli.clients import ClusterClients
 from cabildo_cli.errors import CliError
@@ -127,7 +128,7 @@ def _bring_up(cluster: str, *, name: str, registry: str, checkout: Path, times: 
     from cabildo_local.packages import ensure_packages  # noqa: PLC0415
     from cabildo_local.reporter import LineReporter  # noqa: PLC0415
 
-    reporter = LineReporter(click.get_text_stream("stderr"))
+    reporter = LineReporter(sys.stderr)
     if cluster == "local":
         with times.measure("packages"):
             ensure_packages(reporter=reporter)
@@ -150,9 +151,7 @@ def _bring_up(cluster: str, *, name: str, registry: str, checkout: Path, times: 
     return place
 
 
-def _place(
-    cluster: str, *, name: str, registry: str, checkout: Path, reporter: Reporter
-) -> Place:
+def _place(cluster: str, *, name: str, registry: str, checkout: Path, reporter: Reporter) -> Place:
     if cluster == "kubeconfig":
         if not registry:
             raise CliError(
@@ -168,9 +167,7 @@ def _place(
     return Place(kubeconfig=running.kubeconfig, registry=running.registry)
 
 
-def _apply_quickstart(
-    checkout: Path, *, place: Place, clients: ClusterClients
-) -> tuple[str, str]:
+def _apply_quickstart(checkout: Path, *, place: Place, clients: ClusterClients) -> tuple[str, str]:
     """Apply the example; where it has been trained already, ask for another run of it.
 
     Returns:

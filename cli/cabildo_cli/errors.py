@@ -1,6 +1,6 @@
 """The exceptions of the command line; nothing else.
 
-    CliError        anything that ends a command; its message and remedy are printed
+CliError        anything that ends a command; its message and remedy are printed
 """
 
 from __future__ import annotations

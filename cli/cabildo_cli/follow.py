@@ -11,10 +11,10 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import click
-from cabildo_api.names import GROUP, PLURAL, VERSION
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
+from cabildo_api.names import GROUP, PLURAL, VERSION
 from cabildo_cli.clients import ClusterClients, api_error_text
 from cabildo_cli.errors import CliError
 from cabildo_cli.result_table import print_result

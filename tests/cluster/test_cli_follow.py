@@ -6,8 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from cabildo_cli.__main__ import main
 from click.testing import CliRunner
+
+from cabildo_cli.__main__ import main
 from support.kube import TRAINING_JOBS, Kube
 from support.training_jobs import E2E_SPEC, training_job
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 
-from cabildo_cli.result_table import NET, comparison, print_result
 from rich.console import Console
+
+from cabildo_cli.result_table import NET, comparison, print_result
 
 FINISHED = {
     "status": {
