@@ -140,7 +140,8 @@ def install_chart(
     settings = {
         "image.repository": operator.repository,
         "image.tag": operator.tag,
-        "trainer.image": str(trainer),
+        "trainerImage.repository": trainer.repository,
+        "trainerImage.tag": trainer.tag,
         **(values or {}),
     }
     command = [
