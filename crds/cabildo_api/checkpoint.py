@@ -10,9 +10,10 @@ from pydantic import Field, StringConstraints
 
 from cabildo_api.base import ApiModel, OneOf
 from cabildo_api.limits import Cadence
-from cabildo_api.scalars import ObjectName, Quantity
+from cabildo_api.quantities import Quantity
+from cabildo_api.scalars import ObjectName
 
-AccessMode = Literal["ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"]
+AccessMode = Literal["ReadWriteMany", "ReadWriteOnce"]
 
 
 class ClaimTemplate(ApiModel):
@@ -22,7 +23,7 @@ class ClaimTemplate(ApiModel):
     """Requested size of the volume, as a quantity of bytes."""
     storage_class_name: Annotated[str, StringConstraints(max_length=253)] = ""
     """StorageClass of the claim; empty means the cluster's default class."""
-    access_modes: Annotated[tuple[AccessMode, ...], Field(min_length=1, max_length=3)] = (
+    access_modes: Annotated[tuple[AccessMode, ...], Field(min_length=1, max_length=2)] = (
         "ReadWriteMany",
     )
     """Access modes of the claim; pods on several nodes need ReadWriteMany."""

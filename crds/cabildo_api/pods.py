@@ -8,14 +8,34 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
-from cabildo_api.base import ApiModel
-from cabildo_api.scalars import ObjectName, Quantity
+from cabildo_api.base import ApiModel, Rule
+from cabildo_api.quantities import Quantity, quantity_value
+from cabildo_api.scalars import ObjectName
 
 ResourceList = Annotated[dict[str, Quantity], Field(max_length=16)]
 
 
 class Resources(ApiModel):
     """Compute resources of each pod's trainer container."""
+
+    rules = (
+        Rule(
+            cel=(
+                "!has(self.requests) || !has(self.limits) || self.requests.all(r,"
+                " !(r in self.limits) || quantity(string(self.requests[r]))"
+                ".compareTo(quantity(string(self.limits[r]))) <= 0)"
+            ),
+            holds=lambda self: all(
+                quantity_value(amount) <= quantity_value(self.limits.get(name, amount))
+                for name, amount in self.requests.items()
+            ),
+            message=(
+                "requests {requests} are above limits {limits}: lower the request or raise the"
+                " limit of that resource"
+            ),
+            field=".requests",
+        ),
+    )
 
     requests: ResourceList = Field(default_factory=dict)
     """What the scheduler sets aside for each pod, by resource name; cpu in cores, memory in

@@ -1,4 +1,4 @@
-"""Single values that several models share: times, quantities, names, URIs.
+"""Single values that several models share: times, names, URIs.
 
 Here: annotated types with their bounds. Never here: objects. Next: the modules that use them.
 """
@@ -9,9 +9,7 @@ from typing import Annotated, Final
 from pydantic import (
     AfterValidator,
     AwareDatetime,
-    Field,
     PlainSerializer,
-    StrictInt,
     StringConstraints,
 )
 
@@ -21,11 +19,6 @@ TIME_FORMAT: Final = "%Y-%m-%dT%H:%M:%SZ"
 DNS_LABEL: Final = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
 DNS_SUBDOMAIN: Final = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"
 LABEL_VALUE: Final = r"^[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$"
-QUANTITY: Final = (
-    r"^\+?(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))"
-    r"(([KMGTPE]i)|[numkMGTPE]|([eE](\+|-)?(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))))?$"
-)
-QUANTITY_MAX_LENGTH: Final = 32
 
 
 def whole_seconds(value: datetime) -> datetime:
@@ -44,13 +37,6 @@ Time = Annotated[
     PlainSerializer(format_time, return_type=str, when_used="json"),
 ]
 """metav1.Time: whole seconds, so that a status compares equal after a round trip."""
-
-Quantity = Annotated[
-    Annotated[StrictInt, Field(ge=0)]
-    | Annotated[str, StringConstraints(pattern=QUANTITY, max_length=QUANTITY_MAX_LENGTH)],
-    Field(union_mode="left_to_right"),
-]
-"""A Kubernetes quantity that is not negative: `2`, `500m`, `1Gi`."""
 
 ItemName = Annotated[
     str,

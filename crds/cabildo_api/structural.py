@@ -29,7 +29,7 @@ from cabildo_api.cel import (
     range_validations,
     rule_validation,
 )
-from cabildo_api.scalars import QUANTITY_MAX_LENGTH
+from cabildo_api.quantities import QUANTITY_MAX_LENGTH
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

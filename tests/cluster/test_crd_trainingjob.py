@@ -5,6 +5,7 @@ The cases are shared with the unit tests of the models (`support/api_cases.py`).
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import subprocess
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from cabildo_api.schema import root_schema
 from cabildo_api.training_job import TrainingJob, TrainingJobSpec
 from support.api_cases import FULL, MINIMAL, RULES, SCHEMA, Refused, changed
 from support.kube import CRDS, TRAINING_JOBS, ApiRefusedError, Kube
@@ -65,6 +67,37 @@ def test_the_crd_has_no_complaints(kube: Kube) -> None:
     assert crd is not None
     conditions = {one["type"]: one["status"] for one in crd["status"]["conditions"]}
     assert conditions == {"NamesAccepted": "True", "Established": "True"}
+
+
+def test_the_spec_may_be_embedded_in_a_list(kube: Kube) -> None:
+    """Other kinds will carry templates of it; a list multiplies the estimated cost of its rules."""
+    spec = copy.deepcopy(root_schema()["properties"]["spec"])
+    spec["x-kubernetes-validations"] = [
+        rule for rule in spec["x-kubernetes-validations"] if "oldSelf" not in rule["rule"]
+    ]
+    member = {"type": "object", "properties": {"template": spec}}
+    members = {"type": "array", "maxItems": 256, "items": member}
+    body = {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": "embeddings.cabildo.dev"},
+        "spec": {
+            "group": "cabildo.dev",
+            "scope": "Namespaced",
+            "names": {"kind": "Embedding", "plural": "embeddings"},
+            "versions": [
+                {
+                    "name": "v1",
+                    "served": True,
+                    "storage": True,
+                    "schema": {
+                        "openAPIV3Schema": {"type": "object", "properties": {"members": members}}
+                    },
+                }
+            ],
+        },
+    }
+    kube.request("POST", CRDS.path(), query={"dryRun": "All"}, body=body)
 
 
 @pytest.mark.parametrize("spec", [MINIMAL, FULL], ids=["minimal", "full"])

@@ -255,6 +255,12 @@ RULES: Final = (
         ("1gig", "write a quantity"),
     ),
     Refused(
+        "a request above its limit",
+        {"resources": {"requests": {"cpu": "1500m", "memory": "1Gi"}, "limits": {"cpu": 1}}},
+        "spec.resources.requests",
+        ("1500m", "lower the request or raise the limit"),
+    ),
+    Refused(
         "a runID that cannot be a label",
         {"runID": "a/b"},
         "spec.runID",
