@@ -41,7 +41,7 @@ demo: $(VENV_STAMP) ## train examples/quickstart.yaml in two real pods on a real
 	@$(PYTHON) -m cabildo_cli demo
 
 .PHONY: test
-test: packages check test-unit test-cluster coverage-gate test-e2e ## everything CI runs: checks, unit, control plane, real pods
+test: packages check test-unit test-cluster test-e2e coverage-gate ## everything CI runs: checks, unit, control plane, real pods
 
 .PHONY: test-unit
 test-unit: $(VENV_STAMP) ## unit tests, with two trainer ranks as host processes
@@ -59,7 +59,7 @@ coverage-gate: $(VENV_STAMP) ## line coverage of each package (of the runs just 
 
 .PHONY: test-e2e
 test-e2e: $(VENV_STAMP) ## the quick end-to-end cases on real pods
-	@$(PYTEST) tests/e2e -m "not long"
+	@scripts/run-tests e2e tests/e2e -m "not long"
 
 .PHONY: test-long
 test-long: $(VENV_STAMP) ## the whole matrix: every fault, cluster life cycle, the cold demo
