@@ -53,7 +53,9 @@ class ApiClient:
         parameters = client_adapter.ConnectionParams(timeout=timeout, trust_env=False)
         http = httpx2.AsyncClient(
             **parameters.httpx_params(config),
-            limits=httpx2.Limits(max_connections=MAX_CONNECTIONS, max_keepalive_connections=32),
+            limits=httpx2.Limits(
+                max_connections=MAX_CONNECTIONS, max_keepalive_connections=32, keepalive_expiry=60.0
+            ),
         )
         return cls(http, observe=observe)
 

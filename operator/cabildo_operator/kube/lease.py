@@ -142,8 +142,6 @@ class LeaseElector:
                 self._held = await self._client.replace(LEASES, body=body)
         except errors.ConflictError:
             return await self._adopt()
-        except errors.NotFoundError:
-            self._lose("it was deleted")
         except (errors.ApiError, TimeoutError) as error:
             logger.warning("the Lease is not renewed: %s", error)
             return False
