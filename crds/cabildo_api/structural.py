@@ -8,8 +8,9 @@ Never here: anything about one kind. Next: `schema.py`, which puts a kind's CRD 
 from __future__ import annotations
 
 import ast
+import functools
 import inspect
-import textwrap
+import sys
 import types
 import typing
 from datetime import datetime
@@ -246,8 +247,7 @@ def field_docs(model: type[ApiModel]) -> dict[str, str]:
 
 
 def _own_docs(model: type) -> dict[str, str]:
-    tree = ast.parse(textwrap.dedent(inspect.getsource(model)))
-    body = typing.cast("ast.ClassDef", tree.body[0]).body
+    body = _classes(model.__module__)[model.__name__].body
     docs = {}
     for field, text in pairwise(body):
         if (
@@ -258,3 +258,10 @@ def _own_docs(model: type) -> dict[str, str]:
         ):
             docs[field.target.id] = " ".join(str(text.value.value).split())
     return docs
+
+
+@functools.cache
+def _classes(module: str) -> dict[str, ast.ClassDef]:
+    """The class definitions of a module by name; inspect would parse it anew for each class."""
+    tree = ast.parse(inspect.getsource(sys.modules[module]))
+    return {node.name: node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)}

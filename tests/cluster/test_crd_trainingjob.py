@@ -9,9 +9,11 @@ import copy
 import json
 import os
 import subprocess
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import yaml
 
 from cabildo_api.schema import root_schema
 from cabildo_api.training_job import TrainingJob, TrainingJobSpec
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 Spec = dict[str, Any]
+
+EXAMPLES = sorted((Path(__file__).resolve().parents[2] / "examples").glob("*.yaml"))
 
 
 def training_job(spec: Spec, *, name: str = "job") -> dict[str, Any]:
@@ -125,6 +129,17 @@ def _without_empty(value: Any) -> Any:
         for name, item in value.items()
         if item not in ("", []) and not (item == {} and name in maps)
     }
+
+
+@pytest.mark.parametrize("file", EXAMPLES, ids=lambda file: file.name)
+def test_every_example_is_taken_whole(kube: Kube, namespace: str, file: Path) -> None:
+    jobs = [one for one in yaml.safe_load_all(file.read_text()) if one["kind"] == "TrainingJob"]
+    assert jobs
+    for body in jobs:
+        stored = kube.create(TRAINING_JOBS, body, namespace=namespace)
+        assert TrainingJob.model_validate(stored).spec == TrainingJobSpec.model_validate(
+            body["spec"]
+        )
 
 
 @pytest.mark.parametrize("case", RULES, ids=lambda case: case.what)

@@ -167,11 +167,14 @@ def test_drift_is_said_and_mended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(schema, "checkout", lambda: tmp_path)
-    for module in (schema, reference):
-        assert module.main(["--check"]) == 1
-        assert "run `python -m cabildo_api." in capsys.readouterr().err
-        assert module.main([]) == 0
-        assert module.main(["--check"]) == 0
+    files = {"docs/page.md": "as generated"}
+    assert schema.write_or_check(files, check=True, command="cabildo_api.schema") == 1
+    said = "docs/page.md is not what the models say: run `python -m cabildo_api.schema`\n"
+    assert capsys.readouterr().err == said
+    assert schema.write_or_check(files, check=False, command="cabildo_api.schema") == 0
+    assert schema.write_or_check(files, check=True, command="cabildo_api.schema") == 0
+    (tmp_path / "docs/page.md").write_text("edited by hand")
+    assert schema.write_or_check(files, check=True, command="cabildo_api.schema") == 1
 
 
 def test_every_reason_and_every_field_is_in_the_reference() -> None:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -145,6 +145,7 @@ def test_a_long_message_leaves_the_metrics_in_place() -> None:
     assert read.message.endswith("...")
 
 
+@settings(deadline=None)
 @given(
     message=st.text(max_size=6000),
     names=st.lists(st.text(min_size=1, max_size=128), max_size=64, unique=True),
