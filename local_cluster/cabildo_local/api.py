@@ -22,7 +22,7 @@ import yaml
 from cabildo_local.errors import LocalClusterError, ReadinessError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from pathlib import Path
 
 FIELD_MANAGER = "cabildo-local-cluster"
@@ -121,15 +121,11 @@ class Api:
         query = f"watch=1&allowWatchBookmarks=true&timeoutSeconds={timeout_s}"
         try:
             connection.request("GET", f"{path}?{query}&resourceVersion={resource_version}")
-            answer = connection.getresponse()
-            if answer.status >= http.client.BAD_REQUEST:
-                raise _error(answer.status, answer.read())
-            for line in answer:
-                event = json.loads(line)
-                if event["type"] == "ERROR":
-                    status = int(event["object"].get("code", 0))
-                    raise ApiError(str(event["object"].get("message")), status=status)
-                yield event
+            # The answer holds the socket too: closing the connection alone leaves it open.
+            with connection.getresponse() as answer:
+                if answer.status >= http.client.BAD_REQUEST:
+                    raise _error(answer.status, answer.read())
+                yield from _events(answer)
         except http.client.HTTPException as error:
             raise ConnectionError(str(error)) from error
         finally:
@@ -141,7 +137,8 @@ class Api:
             connection = self._connect(2.0)
             try:
                 connection.request("GET", f"/{endpoint}")
-                return connection.getresponse().status == http.client.OK
+                with connection.getresponse() as answer:
+                    return answer.status == http.client.OK
             finally:
                 connection.close()
         except (OSError, http.client.HTTPException):
@@ -198,6 +195,15 @@ def _tls(authority: str, client: bytes) -> ssl.SSLContext:
         file.flush()
         context.load_cert_chain(file.name)
     return context
+
+
+def _events(lines: Iterable[bytes]) -> Iterator[JsonObject]:
+    for line in lines:
+        event = json.loads(line)
+        if event["type"] == "ERROR":
+            status = int(event["object"].get("code", 0))
+            raise ApiError(str(event["object"].get("message")), status=status)
+        yield event
 
 
 def _parse(text: bytes) -> JsonObject:
