@@ -30,6 +30,6 @@ class PlanSettings:
     progress_ca_pem: str
     unreachable_toleration_s: int = 30
     collective_timeout_s: int = 60
-    settle_s: int = 10
+    settle_s: int = 7
     node_verdict_s: int = 90
     cache_lag_s: int = 15

@@ -5,6 +5,7 @@ others. Never here: attempts that have ended (`explain.py`). Next: `course.py`, 
 the conditions until it has passed.
 """
 
+import re
 from dataclasses import dataclass
 from typing import Final
 
@@ -34,6 +35,8 @@ CONFIG_REASONS: Final = frozenset(
         "RunContainerError",
     }
 )
+
+_BACK_OFF: Final = re.compile(r'^Back-off pulling image "[^"]*"(: \w+: )?')
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +68,12 @@ def _image(member: Member) -> Trouble | None:
     waiting = _waiting(member)
     if waiting is None or waiting.reason not in IMAGE_REASONS:
         return None
-    return _trouble(Reason.IMAGE_UNAVAILABLE, f"{_who(member)}: {_said(waiting)}")
+    status = member.pod.container(names.CONTAINER_TRAINER) if member.pod else None
+    image = status.image if status else ""
+    # ErrImagePull and ImagePullBackOff take turns for as long as the pull fails, the latter with
+    # the former's text behind its own: without that prefix the status is written once.
+    text = _BACK_OFF.sub("", waiting.message) or waiting.reason
+    return _trouble(Reason.IMAGE_UNAVAILABLE, f"{_who(member)}: image {image}: {text}")
 
 
 def _config(member: Member) -> Trouble | None:
@@ -95,24 +103,7 @@ def _who(member: Member) -> str:
 
 
 def _said(waiting: Waiting) -> str:
-    """Returns the kubelet's text.
-
-    ErrImagePull and ImagePullBackOff take turns for as long as the pull fails; the word is left out
-    and the text cut at the pull's back-off, so that the status is not written at every turn.
-    """
-    text = waiting.message.removeprefix("Back-off pulling image ").strip()
-    if waiting.reason == "ImagePullBackOff":
-        return f"image {text.split(': ', 1)[0]} cannot be pulled"
-    if waiting.reason == "ErrImagePull":
-        return _pull_failure(text)
-    return f"{waiting.reason}: {text}" if text else waiting.reason
-
-
-def _pull_failure(text: str) -> str:
-    for part in text.split():
-        if part.startswith(('"', '\\"')) and ("/" in part or ":" in part):
-            return f"image {part.strip(':').strip()} cannot be pulled"
-    return text
+    return f"{waiting.reason}: {waiting.message}" if waiting.message else waiting.reason
 
 
 def _trouble(reason: Reason, message: str) -> Trouble:

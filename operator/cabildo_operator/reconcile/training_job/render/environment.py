@@ -4,39 +4,19 @@ Here: names that torch, Kubeflow's clients and Cabildo's trainer read. Never her
 they travel in the run spec (`job.py`). Next: the trainer's `rendezvous.py` and `report/`.
 """
 
-import re
-from decimal import Decimal
+import math
 from typing import Any, Final
 
 from cabildo_api import names
 from cabildo_api.pods import Resources
+from cabildo_api.quantities import quantity_value
+from cabildo_api.training_job import TrainingJobSpec
 from cabildo_operator.reconcile.training_job.render.metadata import Owner
 from cabildo_operator.reconcile.training_job.render.service import MASTER_PORT
 from cabildo_operator.reconcile.training_job.settings import PlanSettings
 
 COMPLETION_INDEX: Final = "batch.kubernetes.io/job-completion-index"
 """Label and annotation by which the Job controller numbers the pods of an Indexed Job."""
-
-_SUFFIXES: Final = {
-    "": 0, "n": -9, "u": -6, "m": -3, "k": 3, "M": 6, "G": 9, "T": 12, "P": 15, "E": 18,
-}  # fmt: skip
-_QUANTITY: Final = re.compile(r"([+-]?[0-9.]+)(?:([KMGTPE]i)|([numkMGTPE]?)|[eE]([+-]?[0-9]+))")
-_BINARY: Final = "KMGTPE"
-
-
-def cores(quantity: int | str) -> Decimal:
-    """Returns a quantity of `cpu` as a number of cores.
-
-    Raises:
-        ValueError: It is not a quantity, which the schema has excluded.
-    """
-    match = _QUANTITY.fullmatch(str(quantity))
-    if match is None:
-        raise ValueError(f"{quantity!r} is not a quantity: write cores as in '2' or '500m'")
-    number, binary, decimal, exponent = match.groups()
-    if binary:
-        return Decimal(number) * Decimal(1024) ** (_BINARY.index(binary[0]) + 1)
-    return Decimal(number).scaleb(int(exponent) if exponent else _SUFFIXES[decimal or ""])
 
 
 def thread_count(resources: Resources) -> int:
@@ -46,7 +26,7 @@ def thread_count(resources: Resources) -> int:
     sums in a reduction, hence the losses, would depend on the machine.
     """
     limit = resources.limits.get("cpu")
-    return 1 if limit is None else max(1, -int(-cores(limit) // 1))
+    return 1 if limit is None else max(1, math.ceil(quantity_value(limit)))
 
 
 def progress_url(owner: Owner, *, settings: PlanSettings) -> str:
@@ -58,10 +38,9 @@ def progress_url(owner: Owner, *, settings: PlanSettings) -> str:
 def render_environment(
     owner: Owner,
     *,
+    spec: TrainingJobSpec,
     run: int,
     attempt: int,
-    nodes: int,
-    resources: Resources,
     settings: PlanSettings,
 ) -> list[dict[str, Any]]:
     """Returns the container's `env`.
@@ -72,14 +51,15 @@ def render_environment(
     values = {
         "MASTER_ADDR": master,
         "MASTER_PORT": str(MASTER_PORT),
-        "WORLD_SIZE": str(nodes),
+        "WORLD_SIZE": str(spec.nodes),
         "LOCAL_RANK": "0",
         "LOCAL_WORLD_SIZE": "1",
-        "OMP_NUM_THREADS": str(thread_count(resources)),
+        "OMP_NUM_THREADS": str(thread_count(spec.resources)),
         # Ranks that wait for each other must not burn the cores that the others need.
         "OMP_WAIT_POLICY": "PASSIVE",
         "GOMP_SPINCOUNT": "0",
         "PYTHONUNBUFFERED": "1",
+        "CABILDO_TERMINATION_GRACE_SECONDS": str(spec.run_policy.termination_grace_period_seconds),
         "KUBEFLOW_TRAINER_SERVER_URL": progress_url(owner, settings=settings),
         "KUBEFLOW_TRAINER_SERVER_CA_CERT": names.PROGRESS_CA_FILE,
         "KUBEFLOW_TRAINER_SERVER_TOKEN": names.PROGRESS_TOKEN_FILE,

@@ -124,14 +124,7 @@ def _pod_spec(
     container: dict[str, Any] = {
         "name": names.CONTAINER_TRAINER,
         "image": spec.image or settings.trainer_image,
-        "env": render_environment(
-            owner,
-            run=run,
-            attempt=attempt,
-            nodes=spec.nodes,
-            resources=spec.resources,
-            settings=settings,
-        ),
+        "env": render_environment(owner, spec=spec, run=run, attempt=attempt, settings=settings),
         "resources": _resources(spec),
         "securityContext": container_security_context(),
         "terminationMessagePath": names.TERMINATION_MESSAGE_PATH,
