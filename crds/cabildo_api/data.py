@@ -56,7 +56,7 @@ class FileData(ApiModel):
 
 
 class DataSource(OneOf):
-    """One source of rows: its name, its role and exactly one origin."""
+    """One source of rows: its name, its role and its origin."""
 
     name: ItemName
     """Name of the source, unique in the list."""
@@ -112,7 +112,7 @@ class Series(OneOf):
 
 
 class Feature(Series):
-    """A named input of the model: its name and exactly one series."""
+    """A named input of the model, a number per row."""
 
     name: Annotated[
         str,

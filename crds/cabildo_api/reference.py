@@ -41,7 +41,7 @@ def api_page() -> str:
         ),
         (
             "A field is one of: required, with a default that the API server fills in, or absent.\n"
-            "An object with *exactly one member* names a choice: write that member and no other.\n"
+            "*Exactly one of* names a choice: write one of these members and no other.\n"
         ),
         *section("spec", root["properties"]["spec"]),
         *section("status", root["properties"]["status"]),
@@ -61,8 +61,6 @@ def section(path: str, schema: dict[str, Any]) -> Iterator[str]:
     """Yields the section of an object and those of all objects below it."""
     yield f"{'##' if '.' not in path else '###'} {path}\n"
     yield schema["description"] + "\n"
-    if choice := _choice(schema):
-        yield f"*Exactly one member of: {', '.join(f'`{name}`' for name in choice)}.*\n"
     properties: dict[str, Any] = schema.get("properties", {})
     if not properties:
         yield "No fields.\n"

@@ -51,7 +51,7 @@ def object_schema(model: type[ApiModel], *, description: str = "") -> Schema:
     }
     schema: Schema = {
         "type": "object",
-        "description": description or class_doc(model),
+        "description": _with_choice(description or class_doc(model), model),
     }
     if properties:
         schema["properties"] = properties
@@ -64,6 +64,14 @@ def object_schema(model: type[ApiModel], *, description: str = "") -> Schema:
     if validations:
         schema["x-kubernetes-validations"] = validations
     return schema
+
+
+def _with_choice(description: str, model: type[ApiModel]) -> str:
+    if not issubclass(model, OneOf):
+        return description
+    text = description.removesuffix(": exactly one member.").removesuffix(".")
+    members = ", ".join(model.member_names())
+    return f"{text}. Exactly one of: {members}."
 
 
 def field_schema(info: FieldInfo, *, description: str, owner: type[ApiModel]) -> Schema:
@@ -83,7 +91,7 @@ def field_schema(info: FieldInfo, *, description: str, owner: type[ApiModel]) ->
             notes.append(f"Default {_in_words(schema['default'])}.")
         if words := bounds.in_words():
             notes.append(words[0].upper() + words[1:] + ".")
-    schema["description"] = " ".join([description, *notes])
+    schema["description"] = " ".join([schema.get("description", description), *notes])
     return schema
 
 
