@@ -194,6 +194,8 @@ def refusal_of(status: Status, *, retry_after_s: float = 0.0) -> errors.ApiError
             kind = errors.AlreadyExistsError
         case 409, _:
             kind = errors.ConflictError
+        case 422, _ if _is_another_object(status):
+            kind = errors.ConflictError
         case 410, _:
             kind = errors.ExpiredError
         case ((401 | 408 | 429), _):
@@ -208,6 +210,12 @@ def refusal_of(status: Status, *, retry_after_s: float = 0.0) -> errors.ApiError
         reason=status.reason,
         retry_after_s=retry_after_s,
     )
+
+
+def _is_another_object(status: Status) -> bool:
+    """Whether an apply was refused because the name belongs to another UID by now."""
+    causes = (status.details or {}).get("causes") or ()
+    return any(cause.get("field") == "metadata.uid" for cause in causes)
 
 
 def _refusal(code: int, content: bytes, headers: Mapping[str, str]) -> errors.ApiError:

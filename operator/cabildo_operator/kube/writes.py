@@ -77,7 +77,7 @@ class Writer:
                 assert_never(action)
 
     async def write_status(self, resource: Resource[T], *, body: Mapping[str, Any]) -> T:
-        """Apply a status; `metadata.uid` in the body guards against an object of that name."""
+        """Apply a status; `metadata.resourceVersion` in the body is a precondition."""
         written = await self._client.apply(
             resource, body=body, field_manager=self._field_manager, subresource="status"
         )

@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Protocol
 
 import msgspec
@@ -189,36 +189,24 @@ class Loop:
         self, registration: Registration, stored: CustomResource, plan: Plan
     ) -> datetime | None:
         """Write the status if it changed; returns when to come back if that must wait."""
-        if plan.status is None:
-            return None
-        known = msgspec.json.decode(stored.status)
-        changed = {
-            name for name in known.keys() | plan.status if known.get(name) != plan.status.get(name)
-        }
+        changed = _changed_fields(stored, plan)
         if not changed:
             return None
-        uid = stored.metadata.uid
+        uid, objects = stored.metadata.uid, registration.kind.objects
         if changed <= registration.kind.progress_fields:
             wait_s = PROGRESS_INTERVAL_S - (time.monotonic() - self._status_written.get(uid, -9e9))
             if wait_s > 0:
-                return datetime.fromtimestamp(self._now().timestamp() + wait_s, UTC)
-        body = {
-            "apiVersion": registration.resource.api_version,
-            "kind": registration.resource.kind,
-            "metadata": {
-                "namespace": stored.metadata.namespace,
-                "name": stored.metadata.name,
-                "uid": uid,
-            },
-            "status": plan.status,
-        }
-        objects = registration.kind.objects
+                return self._now() + timedelta(seconds=wait_s)
+        body = _status_body(registration.resource, stored, plan)
         try:
             written = await registration.writer.write_status(registration.resource, body=body)
         except errors.NotFoundError:
             objects.remove(key_of(stored), uid=uid)
             self._status_written.pop(uid, None)
             return None
+        except errors.ConflictError:
+            await self._read_fresh(registration, stored)
+            raise StaleError from None
         self._status_written[uid] = time.monotonic()
         if objects.get(key_of(stored)) is not None:
             objects.upsert(written)
@@ -227,6 +215,34 @@ class Loop:
     def forget(self, uid: str) -> None:
         """The object is gone."""
         self._status_written.pop(uid, None)
+
+
+def _changed_fields(stored: CustomResource, plan: Plan) -> set[str]:
+    if plan.status is None:
+        return set()
+    known: dict[str, Any] = msgspec.json.decode(stored.status)
+    names = known.keys() | plan.status.keys()
+    return {name for name in names if known.get(name) != plan.status.get(name)}
+
+
+def _status_body(
+    resource: Resource[CustomResource], stored: CustomResource, plan: Plan
+) -> dict[str, Any]:
+    """The body of the apply.
+
+    A status made of an outdated view is never written, neither over a newer one nor to another
+    object of that name: hence the resourceVersion (a UID is no precondition for a subresource).
+    """
+    return {
+        "apiVersion": resource.api_version,
+        "kind": resource.kind,
+        "metadata": {
+            "namespace": stored.metadata.namespace,
+            "name": stored.metadata.name,
+            "resourceVersion": stored.metadata.resource_version,
+        },
+        "status": plan.status,
+    }
 
 
 def _regarding(resource: Resource[CustomResource], stored: CustomResource) -> Regarding:
