@@ -30,6 +30,8 @@ SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 POLICY = Path("/usr/sbin/policy-rc.d")
 POLICY_TEXT = "#!/bin/sh\n# Written by `cabildo cluster` while it installs packages.\nexit 101\n"
 
+UNITS = Path("/etc/systemd/system")
+
 OUTPUT_LINES = 15
 
 
@@ -146,17 +148,20 @@ def _services_left_alone() -> Iterator[None]:
 
 
 def _disable(services: Sequence[str]) -> None:
-    """Keep what was just installed from starting at the next boot, or stop it now."""
-    systemctl = shutil.which("systemctl", path=SEARCH_PATH)
-    if not services or systemctl is None:
-        return
-    running = Path("/run/systemd/system").is_dir()
-    subprocess.run(
-        [systemctl, "disable", *(["--now"] if running else []), *services],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        check=False,
-    )
+    """Keep what was just installed from starting at the next boot, and stop it now.
+
+    What `systemctl disable` does, also where there is no systemd yet.
+    """
+    for service in services:
+        for link in UNITS.glob(f"*.wants/{service}"):
+            link.unlink()
+    if services and Path("/run/systemd/system").is_dir():
+        subprocess.run(
+            ["systemctl", "stop", *services],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            check=False,
+        )
 
 
 def _apt(argv: Sequence[str], *, remedy: str) -> None:

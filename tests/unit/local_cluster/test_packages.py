@@ -115,6 +115,18 @@ def test_the_administrators_own_policy_stays(
     assert policy.read_text() == "#!/bin/sh\nexit 0\n"
 
 
+def test_what_was_installed_does_not_start_at_the_next_boot(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    wanted = tmp_path / "multi-user.target.wants"
+    wanted.mkdir()
+    for service in ("cabildo-test-a.service", "cabildo-test-b.service"):
+        (wanted / service).symlink_to("/nowhere")
+    monkeypatch.setattr(module, "UNITS", tmp_path)
+    module._disable(["cabildo-test-a.service"])
+    assert [path.name for path in wanted.iterdir()] == ["cabildo-test-b.service"]
+
+
 def test_services_that_would_start_are_known() -> None:
     services = {package.service for package in PACKAGES if package.service}
     assert services == {"containerd.service", "docker-registry.service"}
