@@ -79,7 +79,7 @@ class Cluster:
     audit_log: Path
     nodes: tuple[str, ...]
     logs: Path
-    _parts: Parts = field(repr=False)
+    _parts: Parts = field(repr=False, compare=False)
 
     def cut_link(self, node: str) -> None:
         """Take a node's network cable out; its programs and pods go on.
@@ -361,7 +361,8 @@ def _check_same(settings: ClusterSettings, *, before: Allotment) -> None:
         "cidr": (settings.cidr or before.cidr, before.cidr),
         "api port": (settings.api_port, before.api_port),
         "registry port": (settings.registry_port, before.registry_port),
-        "nodes": (max(settings.nodes, before.nodes), settings.nodes),
+        # More nodes are added to it; fewer would mean ending pods.
+        "nodes": (settings.nodes, max(settings.nodes, before.nodes)),
     }
     for field_name, (new, old) in wanted.items():
         if new != old:
