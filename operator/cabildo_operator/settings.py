@@ -82,7 +82,7 @@ class Settings:
     """CABILDO_BIND_ADDRESS: where the three servers listen. Default: all addresses."""
 
     exit_after_writes: int
-    """CABILDO_EXIT_AFTER_WRITES: fault injection for crash tests: SIGKILL right after the n-th
+    """CABILDO_EXIT_AFTER_WRITES: fault injection for crash tests: end at once after the n-th
     write that reconciling made (Lease, Events, certificates and the leader label do not count).
     Default 0: never."""
 
