@@ -207,8 +207,10 @@ class Run:
     def wait_for_step(self, step: int, *, attempt: Attempt) -> None:
         """Waits until rank 0 has logged a step."""
         until(
-            lambda: self.steps_logged(attempt=attempt.number) >= step
-            or not any(process.is_alive() for process in attempt.processes)
+            lambda: (
+                self.steps_logged(attempt=attempt.number) >= step
+                or not any(process.is_alive() for process in attempt.processes)
+            )
         )
 
     def checkpoints(self) -> list[Path]:
