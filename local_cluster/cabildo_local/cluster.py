@@ -267,6 +267,7 @@ def _up_locked(
     if settings.nodes:
         with reporter.step("nodes"):
             kernel_settings.save()
+            kernel_settings.raise_limits()
             ensure_dns(control_plane, parts=parts, binaries=binaries, api=api)
             nodes = _nodes(
                 cluster,

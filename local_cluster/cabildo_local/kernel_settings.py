@@ -1,4 +1,4 @@
-"""The machine-wide kernel settings that kubelet changes: noted before, put back after.
+"""The machine-wide kernel settings that nodes need or change: noted before, put back after.
 
 They are not in any namespace, so all clusters of a machine share them: the first one notes
 them and the last one to go puts them back. Never here: settings inside the namespaces,
@@ -11,11 +11,17 @@ import json
 from contextlib import suppress
 from pathlib import Path
 
+from cabildo_local.errors import PrerequisiteError
 from cabildo_local.state import RUNTIME
 
 NOTE = RUNTIME / "kernel-settings.json"
-# What kubelet sets when `protectKernelDefaults` is false.
-CHANGED_BY_KUBELET = (
+# kubelet, containerd and every container watch files; Linux's default of 128 watchers is
+# used up by two clusters.
+WATCHERS = "fs/inotify/max_user_instances"
+WATCHERS_NEEDED = 8192
+# Ours, and what kubelet sets when `protectKernelDefaults` is false.
+CHANGED = (
+    WATCHERS,
     "kernel/keys/root_maxbytes",
     "kernel/keys/root_maxkeys",
     "kernel/panic",
@@ -30,10 +36,28 @@ def save(*, note: Path = NOTE, sysctl: Path = Path("/proc/sys")) -> None:
     if note.exists():
         return
     note.parent.mkdir(parents=True, exist_ok=True)
-    values = {name: (sysctl / name).read_text().strip() for name in CHANGED_BY_KUBELET}
+    values = {name: (sysctl / name).read_text().strip() for name in CHANGED}
     temporary = note.with_suffix(".new")
     temporary.write_text(json.dumps(values))
     temporary.rename(note)
+
+
+def raise_limits(*, sysctl: Path = Path("/proc/sys")) -> None:
+    """Allow as many watchers of files as nodes need; more than that stays.
+
+    Raises:
+        PrerequisiteError: The kernel does not let us.
+    """
+    limit = sysctl / WATCHERS
+    if int(limit.read_text()) >= WATCHERS_NEEDED:
+        return
+    try:
+        limit.write_text(str(WATCHERS_NEEDED))
+    except OSError as error:
+        raise PrerequisiteError(
+            f"{limit} is {limit.read_text().strip()} and cannot be raised: {error}",
+            remedy=f"set it to {WATCHERS_NEEDED} where it can be, or run with --nodes 0",
+        ) from error
 
 
 def restore(*, note: Path = NOTE, sysctl: Path = Path("/proc/sys")) -> None:

@@ -8,19 +8,15 @@ clearing twice, or clearing what was half made, works the same. Never here: the 
 
 from __future__ import annotations
 
-import re
 import shutil
 import socket
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cabildo_local.commands import run_command
-from cabildo_local.errors import ProcessError
+from cabildo_local.mounts import unmount_below
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from cabildo_local.cgroups import Slice
     from cabildo_local.network import Network
     from cabildo_local.state import State
@@ -52,34 +48,6 @@ def clear(state: State, *, slice_: Slice, network: Network) -> None:
 def found(state: State, *, slice_: Slice, network: Network) -> bool:
     """Whether anything of a cluster is on the machine."""
     return slice_.exists() or state.runtime.exists() or bool(network.leftover_namespaces())
-
-
-def unmount_below(folders: Iterable[Path]) -> None:
-    """Unmount everything below some folders, the innermost first.
-
-    Raises:
-        ProcessError: A mount is still there afterwards.
-    """
-    roots = [folder.resolve() for folder in folders]
-    for _ in range(3):
-        mounts = mounts_below(roots, mountinfo=Path("/proc/self/mountinfo").read_text())
-        if not mounts:
-            return
-        for mount in reversed(mounts):
-            # Lazily: its users are dead, and what is busy now is gone in a moment.
-            run_command(["umount", "--lazy", str(mount)], check=False)
-    raise ProcessError(f"these cannot be unmounted: {', '.join(map(str, mounts))}")
-
-
-def mounts_below(folders: Iterable[Path], *, mountinfo: str) -> list[Path]:
-    """Return the mount points below some folders, in the order of mounting."""
-    found = []
-    for line in mountinfo.splitlines():
-        escaped = line.split()[4]
-        point = Path(re.sub(r"\\(\d{3})", lambda match: chr(int(match[1], 8)), escaped))
-        if any(point.is_relative_to(folder) for folder in folders):
-            found.append(point)
-    return found
 
 
 def _remove_shim_sockets(runtime: Path) -> None:

@@ -17,6 +17,7 @@ import yaml
 from cabildo_local import node_files
 from cabildo_local.certificates import Subject
 from cabildo_local.configuration import write_configuration
+from cabildo_local.mounts import ensure_bind
 from cabildo_local.processes import Program
 from cabildo_local.registry import STABLE_NAME
 
@@ -70,14 +71,19 @@ class Node:
         return self.control_plane.state.runtime / self.name
 
     @property
+    def kubelet_root(self) -> Path:
+        """Where kubelet sees its folder: a short path, for the sockets that it makes there."""
+        return self.runtime / "kubelet"
+
+    @property
     def socket(self) -> Path:
         """Where its containerd listens."""
         return self.runtime / "containerd.sock"
 
     def write_files(self) -> None:
         """Write its certificates and configuration."""
-        for folder in (self.folder, self.runtime):
-            folder.mkdir(parents=True, exist_ok=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.runtime.mkdir(parents=True, exist_ok=True)
         self.control_plane.kubeconfig_for(self.name, subject=self._subject())
         self.control_plane.kubeconfig_for("kube-proxy", subject=Subject(PROXY_USER))
         network = node_files.cni_configuration(
@@ -90,6 +96,10 @@ class Node:
         for host in (self.registry, STABLE_NAME):
             hosts = self._configuration / "registries" / host / "hosts.toml"
             write_configuration(hosts, text=node_files.registry_hosts(self.registry))
+
+    def mount_folders(self) -> None:
+        """Show kubelet's folder, which may need room and lies in the state, at its short path."""
+        ensure_bind(self.folder / "kubelet", target=self.kubelet_root)
 
     def containerd(self) -> Program:
         """Return containerd, with its configuration written."""
@@ -114,7 +124,8 @@ class Node:
             cgroup=f"{self.slice_path}/{self.name}",
             socket=self.socket,
             dns=self.control_plane.addresses.dns_service,
-            folder=self.folder,
+            logs=self.folder / "logs",
+            plugins=self.kubelet_root / "volume-plugins",
         )
         text = self._write_yaml("kubelet.yaml", document)
         return self._program(
@@ -124,8 +135,8 @@ class Node:
             f"--kubeconfig={self._kubeconfig(self.name)}",
             f"--hostname-override={self.name}",
             f"--node-ip={self.address}",
-            f"--root-dir={self.folder / 'kubelet'}",
-            f"--cert-dir={self.folder / 'kubelet' / 'pki'}",
+            f"--root-dir={self.kubelet_root}",
+            f"--cert-dir={self.kubelet_root / 'pki'}",
             depends_on=text,
         )
 

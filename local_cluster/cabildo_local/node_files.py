@@ -129,7 +129,8 @@ def kubelet_configuration(
     cgroup: str,
     socket: Path,
     dns: str,
-    folder: Path,
+    logs: Path,
+    plugins: Path,
 ) -> dict[str, Any]:
     """Return kubelet's configuration.
 
@@ -140,7 +141,8 @@ def kubelet_configuration(
         cgroup: Control group below which the pods' are.
         socket: Where containerd listens.
         dns: Address of the cluster's DNS.
-        folder: The node's own folder.
+        logs: Folder for the containers' output.
+        plugins: Folder for volume plugins, which nobody has here.
     """
     return {
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
@@ -162,8 +164,8 @@ def kubelet_configuration(
         # Nothing outside the cluster can be reached, so nothing outside is looked up.
         "resolvConf": "",
         "containerRuntimeEndpoint": f"unix://{socket}",
-        "podLogsDir": str(folder / "logs"),
-        "volumePluginDir": str(folder / "kubelet" / "volume-plugins"),
+        "podLogsDir": str(logs),
+        "volumePluginDir": str(plugins),
         "nodeLeaseDurationSeconds": LEASE_S,
         "nodeStatusUpdateFrequency": "5s",
         "serializeImagePulls": False,

@@ -202,6 +202,7 @@ def ensure_nodes(
     for node in nodes:
         parts.slice.create(node.name)
         node.write_files()
+        node.mount_folders()
         parts.processes.ensure(node.containerd())
     started = [_start_kubelet(node, parts=parts, binaries=binaries, api=api) for node in nodes]
     for node, is_new in zip(nodes, started, strict=True):

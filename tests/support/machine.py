@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cabildo_local.kernel_settings import CHANGED_BY_KUBELET
+from cabildo_local.kernel_settings import CHANGED
 from cabildo_local.network import Network
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class Machine:
             }
             seen["kernel"] = {
                 f"{name}={Path('/proc/sys', name).read_text().strip()}"
-                for name in CHANGED_BY_KUBELET
+                for name in CHANGED
             }
             seen["kubelet"] = {str(path) for path in Path("/var/lib/kubelet").glob("**/*")}
         return seen

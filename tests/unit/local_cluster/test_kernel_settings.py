@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cabildo_local.kernel_settings import CHANGED_BY_KUBELET, restore, save
+from cabildo_local.errors import PrerequisiteError
+from cabildo_local.kernel_settings import CHANGED, WATCHERS, raise_limits, restore, save
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def sysctl(tmp_path: Path) -> Path:
-    for name in CHANGED_BY_KUBELET:
+    for name in CHANGED:
         file = tmp_path / "sys" / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text("0\n")
@@ -22,12 +23,12 @@ def sysctl(tmp_path: Path) -> Path:
 
 
 def change(sysctl: Path) -> None:
-    for name in CHANGED_BY_KUBELET:
+    for name in CHANGED:
         (sysctl / name).write_text("10\n")
 
 
 def values(sysctl: Path) -> set[str]:
-    return {(sysctl / name).read_text().strip() for name in CHANGED_BY_KUBELET}
+    return {(sysctl / name).read_text().strip() for name in CHANGED}
 
 
 def test_the_last_cluster_puts_them_back(sysctl: Path, tmp_path: Path) -> None:
@@ -56,3 +57,23 @@ def test_without_a_note_nothing_is_changed(sysctl: Path, tmp_path: Path) -> None
     change(sysctl)
     restore(note=tmp_path / "run" / "note.json", sysctl=sysctl)
     assert values(sysctl) == {"10"}
+
+
+def test_limits_are_raised_never_lowered(sysctl: Path) -> None:
+    (sysctl / WATCHERS).write_text("128")
+    raise_limits(sysctl=sysctl)
+    assert (sysctl / WATCHERS).read_text() == "8192"
+    (sysctl / WATCHERS).write_text("100000")
+    raise_limits(sysctl=sysctl)
+    assert (sysctl / WATCHERS).read_text() == "100000"
+
+
+def test_a_limit_that_cannot_be_raised_is_refused_with_a_remedy(
+    sysctl: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read_only(*_: object) -> int:
+        raise PermissionError("read-only file system")
+
+    monkeypatch.setattr(type(sysctl), "write_text", read_only)
+    with pytest.raises(PrerequisiteError, match=r"is 0 and cannot be raised.*--nodes 0"):
+        raise_limits(sysctl=sysctl)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cabildo_local.leftovers import mounts_below
+from cabildo_local.mounts import mounts_below
 
 MOUNTS = """\
 22 1 254:0 / / rw - ext4 /dev/vda rw
