@@ -107,7 +107,7 @@ def namespace(kube: Kube, *, prefix: str) -> Iterator[str]:
     try:
         yield name
     finally:
-        if not keep_clusters():
+        if not os.environ.get("KEEP_NAMESPACES"):
             kube.delete(NAMESPACES, name)
 
 
