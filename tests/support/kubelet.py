@@ -9,19 +9,18 @@ from __future__ import annotations
 
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from support.kube import NODES, PODS, ApiRefusedError, Kube, Resource
+from support.kube import NODES, PODS, ApiRefusedError, Kube
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from support.kube import Object
 
-NODE_LEASES = Resource("/apis/coordination.k8s.io/v1", "leases")
 HEARTBEAT_S = 1.0
 STATUS_EVERY_S = 0.2
 ENDED = ("Succeeded", "Failed")
@@ -38,6 +37,7 @@ class PlayedKubelet:
 
     Attributes:
         obedient: The code with which a trainer ends that is told to stop.
+        died_at: When it ended, if it had before it was told to.
         cut: Names of nodes whose kubelet is silent.
     """
 
@@ -45,6 +45,7 @@ class PlayedKubelet:
     namespace: str
     nodes: tuple[str, ...]
     obedient: int = 75
+    died_at: str = ""
     cut: set[str] = field(default_factory=set)
     _stopping: threading.Event = field(default_factory=threading.Event)
 
@@ -67,49 +68,46 @@ class PlayedKubelet:
         while not self._stopping.wait(STATUS_EVERY_S):
             if time.monotonic() - beaten > HEARTBEAT_S:
                 beaten = time.monotonic()
-                for name in set(self.nodes) - self.cut:
-                    self._beat(name)
+                self._beat_all()
             for pod in self.kube.list(PODS, namespace=self.namespace):
                 if "deletionTimestamp" in pod["metadata"]:
                     self._stop(pod)
+
+    def _beat_all(self) -> None:
+        for name in set(self.nodes) - self.cut:
+            with suppress(ApiRefusedError):  # the node was deleted in between
+                self._beat(name)
 
     def run(self, pod: Object) -> None:
         """The trainer runs."""
         told = [{"type": "Ready", "status": "True", "lastTransitionTime": now()}]
         self._tell(pod, "Running", state={"running": {"startedAt": now()}}, conditions=told)
 
-    def end(self, pod: Object, code: int, *, message: str = "", reason: str = "") -> None:
+    def end(self, pod: Object, code: int, *, message: str = "", at: str = "") -> None:
         """The trainer ends."""
         ended = {
             "exitCode": code,
-            "reason": reason or ("Error" if code else "Completed"),
+            "reason": "Error" if code else "Completed",
             "message": message,
             "startedAt": pod["status"].get("startTime", now()),
-            "finishedAt": now(),
+            "finishedAt": at or now(),
         }
         phase = "Failed" if code else "Succeeded"
         told = [{"type": "Ready", "status": "False", "lastTransitionTime": now()}]
         self._tell(pod, phase, state={"terminated": ended}, conditions=told)
 
-    def wait(self, pod: Object, *, reason: str, message: str) -> None:
-        """The container cannot start."""
-        state = {"waiting": {"reason": reason, "message": message}}
-        self._tell(pod, "Pending", state=state, conditions=[])
-
     def _stop(self, pod: Object) -> None:
         if pod["spec"].get("nodeName") in self.cut:
             return
-        try:
+        with suppress(ApiRefusedError):  # gone, or changed in between: the next turn sees
             if pod["status"]["phase"] not in ENDED:
-                self.end(pod, self.obedient)
+                self.end(pod, self.obedient, at=self.died_at)
             self.kube.delete(
                 PODS,
                 pod["metadata"]["name"],
                 namespace=self.namespace,
                 options={"gracePeriodSeconds": 0},
             )
-        except ApiRefusedError:
-            pass  # gone, or changed in between: the next turn sees
 
     def _tell(self, pod: Object, phase: str, *, state: Object, conditions: list[Object]) -> None:
         image = pod["spec"]["containers"][0]["image"]
