@@ -41,7 +41,7 @@ class Ledger:
         attempt: Number of the newest attempt of the run; 0 before the first.
         restarts: Charges so far in this run.
         records: The last attempts of all runs, oldest first.
-        start_time: When the run was started or last resumed.
+        start_time: When the run was started or last resumed; None while it is suspended.
         trained_seconds: How long whole gangs of this run were running.
         is_new_run: Whether the status still speaks of another run, or of none.
         overdrawn: The attempt whose charge exceeds `maxRestarts`, if there is one.
@@ -90,13 +90,7 @@ class Ledger:
     def with_attempt(self, *, now: datetime) -> "Ledger":
         """Returns the ledger with the next attempt begun."""
         number = self.attempt + 1
-        before = self.current
-        resumed = before is None or before.cause is Cause.SUSPENDED
-        begun = replace(
-            self,
-            attempt=number,
-            start_time=now if resumed or self.start_time is None else self.start_time,
-        )
+        begun = replace(self, attempt=number, start_time=self.start_time or now)
         return begun.with_record(AttemptRecord(run=self.run, attempt=number, start_time=now))
 
 

@@ -178,6 +178,9 @@ def _suspend(visit: _Visit) -> Standing | None:
     phase = Phase.SUSPENDING if leaving else Phase.SUSPENDED
     wake = visit.now + timedelta(seconds=visit.settings.cache_lag_s) if leaving else None
     message = f"{reason.meaning} {reason.remedy}".rstrip()
+    if not leaving:
+        # As a batch/v1 Job's: the deadline counts from the resumption.
+        visit = replace(visit, ledger=replace(visit.ledger, start_time=None))
     return replace(visit.standing(phase, reason, message, wake=wake), stops=live)
 
 
@@ -210,6 +213,8 @@ def _go_on(visit: _Visit) -> Standing | None:
         phase, reason, message = _opening(before, attempt=record.attempt)
         if trouble is not None:
             reason, message = trouble.reason, trouble.message
+        if reason is Reason.NODE_LOST:
+            phase = Phase.RESTARTING
     wake = next_look(gang, record=record, now=visit.now, settings=visit.settings)
     standing = visit.standing(phase, reason, message, wake=wake)
     return replace(standing, stops=tuple(job for job in _live_jobs(visit) if job != gang.job))

@@ -32,7 +32,8 @@ CHARGED: Final = frozenset({Cause.TRAINER_FAILED, Cause.PEER_LOST})
 OUT_OF_MEMORY_STATUS: Final = "OOMKilled"
 LOST_STATUS: Final = "ContainerStatusUnknown"
 """The kubelet's word for a container that it no longer finds, say after the node rebooted."""
-NODE_DISRUPTIONS: Final = frozenset({"DeletionByTaintManager", "DeletionByPodGC"})
+NODE_GONE: Final = "DeletionByPodGC"
+"""The reason by which the collector removes the pods of a Node that was deleted."""
 _POLICY_MESSAGE: Final = re.compile(
     r"(?:Container \S+ for pod|Pod) \S+/(?P<pod>\S+)"
     r" (?:failed with exit code (?P<code>\d+)|has condition DisruptionTarget) "
@@ -83,7 +84,7 @@ def _disrupted(member: Member, *, gang: Gang) -> Evidence | None:
         node = member.pod.spec.node_name if member.pod else ""
         return _uncharged(Reason.NODE_LOST, f"{who}: its node {node} is not ready or gone")
     if condition is not None:
-        reason = Reason.NODE_LOST if condition.reason in NODE_DISRUPTIONS else Reason.POD_DISRUPTED
+        reason = Reason.NODE_LOST if condition.reason == NODE_GONE else Reason.POD_DISRUPTED
         return _uncharged(reason, f"{who}: {condition.reason}: {condition.message}")
     if member.deleted:
         return _uncharged(Reason.POD_DELETED, f"{who} was deleted")

@@ -11,7 +11,6 @@ from cabildo_api.reasons import Reason
 from cabildo_api.result import Outcome, Result
 from cabildo_api.training_job_status import Cause
 from cabildo_operator.reconcile.training_job.evidence import (
-    CHARGED,
     PRECEDENCE,
     Evidence,
     evidence_of,
@@ -39,11 +38,6 @@ class Ending:
     ended_at: datetime
     decide_by: datetime | None = None
     result: Result | None = None
-
-    @property
-    def charged(self) -> bool:
-        """Whether it costs a restart, once it is sure."""
-        return self.cause in CHARGED
 
 
 def judge(gang: Gang, *, now: datetime, settings: PlanSettings) -> Ending | None:

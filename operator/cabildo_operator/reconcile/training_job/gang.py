@@ -129,11 +129,6 @@ class Gang:
         return _first_true(self.job, SUCCESS_CONDITIONS) is not None
 
     @property
-    def finished(self) -> bool:
-        """Whether the Job is at its end: nothing of it runs any more."""
-        return _first_true(self.job, ("Failed", "Complete")) is not None
-
-    @property
     def being_deleted(self) -> bool:
         """Whether the Job is on its way out."""
         return self.job is not None and self.job.metadata.deletion_timestamp is not None

@@ -74,10 +74,7 @@ def is_written(record: AttemptRecord, *, status: TrainingJobStatus) -> bool:
 def deadline_of(ledger: Ledger, *, spec: TrainingJobSpec) -> datetime | None:
     """Returns when the run has taken too long; time spent suspended does not count."""
     limit_s = spec.run_policy.active_deadline_seconds
-    record = ledger.current
     if not limit_s or spec.suspend or ledger.start_time is None:
-        return None
-    if record is None or record.cause is Cause.SUSPENDED:
         return None
     return ledger.start_time + timedelta(seconds=limit_s)
 

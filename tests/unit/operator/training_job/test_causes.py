@@ -63,7 +63,7 @@ def test_the_first_cause_that_holds_over_all_ranks_counts(
         ("EvictionByEvictionAPI", "PodDisrupted"),
         ("PreemptionByScheduler", "PodDisrupted"),
         ("TerminationByKubelet", "PodDisrupted"),
-        ("DeletionByTaintManager", "NodeLost"),
+        ("DeletionByTaintManager", "PodDisrupted"),
         ("DeletionByPodGC", "NodeLost"),
     ],
 )
@@ -315,6 +315,7 @@ def test_a_job_that_the_cache_does_not_show_yet_is_not_taken_for_deleted() -> No
     [
         ("failed with exit code 65 matching FailJob rule at index 0", "InvalidData", False),
         ("failed with exit code 75 matching FailJob rule at index 4", "Preempted", False),
+        ("failed with exit code 69 matching FailJob rule at index 7", "PeerLost", True),
         ("failed with exit code 137 matching FailJob rule at index 5", "Killed", True),
         ("failed with exit code 3 matching FailJob rule at index 8", "TrainerError", True),
         ("has condition DisruptionTarget matching FailJob rule at index 3", "PodDisrupted", False),

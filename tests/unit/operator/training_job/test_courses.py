@@ -311,6 +311,33 @@ def test_the_deadline_does_not_run_while_suspended() -> None:
     assert world.status.phase is Phase.RUNNING
 
 
+def test_the_deadline_does_not_run_while_suspended_between_two_attempts() -> None:
+    world = World(runPolicy={"activeDeadlineSeconds": 100, "backoffSeconds": 60})
+    world.start()
+    kill(world)
+    world.rest()
+    world.change(suspend=True)
+    world.rest()
+    assert world.status.start_time is None
+    world.tick(1000)
+    world.change(suspend=False)
+    world.rest()
+    assert (world.status.phase, world.status.attempt) == (Phase.RESTARTING, 2)
+
+
+def test_a_deadline_ends_a_run_whose_last_charge_awaits_a_verdict() -> None:
+    world = World(runPolicy={"activeDeadlineSeconds": 20, "maxRestarts": 0})
+    world.start()
+    world.end(1, 69)
+    world.fail_job()
+    world.tick(20)
+    world.rest()
+    failed = world.status.condition("Failed")
+    assert failed is not None
+    assert failed.reason == "DeadlineExceeded"
+    assert world.status.attempts[0].charged is False
+
+
 def test_a_new_run_id_trains_again_from_nothing() -> None:
     world = World()
     world.start()

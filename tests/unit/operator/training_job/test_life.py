@@ -10,8 +10,10 @@ from cabildo_api.conditions import ConditionType
 from cabildo_api.progress import ProgressReport
 from cabildo_api.training_job_status import Phase
 from cabildo_operator.kube.actions import Apply, Create
+from cabildo_operator.kube.store import ObjectKey
 from cabildo_operator.progress.board import Report
 from cabildo_operator.reconcile.kind import Refusal
+from cabildo_operator.reconcile.training_job.observed import observe
 from unit.operator.training_job.world import KEY, START, UID, World
 
 
@@ -298,6 +300,33 @@ def test_a_spec_that_cannot_be_read_is_final_until_it_changes(world: World) -> N
     assert world.is_true("Accepted")
     assert "Job/net-r1-a1" in world.created
     assert not world.is_true("Finished")
+
+
+def test_a_waiting_object_recovers_from_an_unreadable_spec() -> None:
+    world = World(storage_class=False)
+    world.rest()
+    world.change(nodes="two")
+    world.rest()
+    assert world.is_true("Finished")
+    world.change(nodes=2)
+    world.rest()
+    assert world.running()[0] == "StorageClassNotFound"
+    assert not world.is_true("Finished")
+
+
+def test_a_status_that_cannot_be_read_is_found_again_from_the_jobs(world: World) -> None:
+    world.start()
+    raw = world.raw("TrainingJob", KEY.name)
+    raw["status"] = {"run": "one"}
+    world.put("TrainingJob", raw)
+    world.rest()
+    assert (world.status.run, world.status.attempt) == (1, 1)
+    assert world.status.phase is Phase.RUNNING
+    assert world.jobs() == ["net-r1-a1"]
+
+
+def test_an_object_that_is_gone_is_not_observed(world: World) -> None:
+    assert observe(ObjectKey("lab", "other"), stores=world.stores) is None
 
 
 def test_an_unreadable_spec_does_not_stop_a_running_attempt(world: World) -> None:
