@@ -16,6 +16,7 @@ from typing import Any, Final
 import kopf
 
 from cabildo_api import names
+from cabildo_operator.handlers.storage import NoEssence, NoProgress
 
 RETRY_CAP_S: Final = 30.0
 
@@ -96,8 +97,8 @@ def settings() -> kopf.OperatorSettings:
     chosen.queueing.exit_timeout = 0.5
     chosen.queueing.idle_timeout = 1.0
     chosen.persistence.finalizer = f"{names.GROUP}/unused"
-    chosen.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix=names.GROUP)
-    chosen.persistence.diffbase_storage = kopf.AnnotationsDiffBaseStorage(prefix=names.GROUP)
+    chosen.persistence.progress_storage = NoProgress()
+    chosen.persistence.diffbase_storage = NoEssence()
     return chosen
 
 

@@ -51,7 +51,8 @@ class Routes:
             return
         if (key := owner_of(obj)) is not None:
             self.wake(key)
-        self._wake_waiting(namespace=obj.metadata.namespace)
+        else:
+            self._wake_waiting(namespace=obj.metadata.namespace)
 
     def storage_class(self, before: StorageClass | None, after: StorageClass | None) -> None:
         """A storage class that somebody may be waiting for."""
