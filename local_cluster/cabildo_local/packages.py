@@ -153,8 +153,8 @@ def _disable(services: Sequence[str]) -> None:
     What `systemctl disable` does, also where there is no systemd yet.
     """
     for service in services:
-        for link in UNITS.glob(f"*.wants/{service}"):
-            link.unlink()
+        for wanted in UNITS.glob("*.wants"):
+            (wanted / service).unlink(missing_ok=True)
     if services and Path("/run/systemd/system").is_dir():
         subprocess.run(
             ["systemctl", "stop", *services],
