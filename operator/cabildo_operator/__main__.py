@@ -13,11 +13,11 @@ def main() -> int:
     """Run one replica; returns the exit code: 2 for wrong settings."""
     try:
         settings = Settings.from_environment()
+        logs.configure(log_format=settings.log_format, level=settings.log_level)
+        return asyncio.run(app.run(settings))
     except SettingsError as error:
         sys.stderr.write(f"cabildo-operator: {error}\n")
         return 2
-    logs.configure(log_format=settings.log_format, level=settings.log_level)
-    return asyncio.run(app.run(settings))
 
 
 if __name__ == "__main__":

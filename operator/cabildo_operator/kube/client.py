@@ -6,6 +6,7 @@ and only the fields that are read are decoded (docs/decisions). Retries are the 
 informer's, the lease's, the work queue's.
 """
 
+import os
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -15,6 +16,8 @@ import aiohttp
 import msgspec
 from lightkube import KubeConfig
 from lightkube.config import client_adapter
+from lightkube.config.models import User
+from lightkube.core.exceptions import ConfigError
 
 from cabildo_operator import errors
 from cabildo_operator.kube.credentials import Credentials
@@ -59,21 +62,27 @@ class ApiClient:
 
     @classmethod
     def from_environment(cls, *, observe: RequestObserver | None = None) -> "ApiClient":
-        """Use KUBECONFIG when set, else the pod's service account."""
-        config = KubeConfig.from_env().get()
-        if config is None or config.user is None:
-            raise errors.SettingsError(
-                "KUBECONFIG", value="", remedy="it has no current context with a user; set one"
+        """Use KUBECONFIG when set, else the pod's service account.
+
+        Raises:
+            SettingsError: There is neither, or it is broken.
+        """
+        try:
+            config = KubeConfig.from_env().get()
+            assert config is not None, "without a default, lightkube raises instead"
+            user = config.user or User()
+            tls = client_adapter.verify_cluster(
+                config.cluster, user, config.abs_file, trust_env=False
             )
-        tls = client_adapter.verify_cluster(
-            config.cluster, config.user, config.abs_file, trust_env=False
-        )
+            credentials = Credentials(client_adapter.user_auth(user))
+        except (ConfigError, OSError) as error:
+            path = os.environ.get("KUBECONFIG", "")
+            raise errors.SettingsError("KUBECONFIG", value=path, remedy=str(error)) from error
         http = aiohttp.ClientSession(
             base_url=config.cluster.server.rstrip("/") + "/",
             connector=aiohttp.TCPConnector(ssl=tls, limit=MAX_CONNECTIONS, keepalive_timeout=60.0),
             timeout=aiohttp.ClientTimeout(total=REQUEST_TIMEOUT_S, sock_connect=CONNECT_TIMEOUT_S),
         )
-        credentials = Credentials(client_adapter.user_auth(config.user))
         return cls(http, credentials=credentials, observe=observe)
 
     async def close(self) -> None:
