@@ -29,12 +29,12 @@ def main() -> None:
     """Runs the trainer; does not return when it trains."""
     arguments = sys.argv[1:]
     if arguments in (["--help"], ["-h"]):
-        print(HELP, end="")
+        sys.stdout.write(HELP)
         return
     if arguments == ["--version"]:
         from importlib.metadata import version  # noqa: PLC0415 - not on the way to training
 
-        print(version("cabildo-trainer"))
+        sys.stdout.write(version("cabildo-trainer") + "\n")
         return
     if arguments:
         sys.exit(f"cabildo_trainer: unknown argument {arguments[0]!r}; see --help")

@@ -1,8 +1,8 @@
 """The one place that puts a trainer process together and ends it.
 
-Here: spec and data first (cheap, and wrong ones end the pod within a second), then the gang, then the
-run; and every way a process ends, with its result record and exit code. Never here: training. Next:
-`session.py`, imported once there is something to train, because it brings torch.
+Here: spec and data first (cheap, and wrong ones end the pod within a second), then the gang, then
+the run; and every way a process ends, with its result record and exit code. Never here: training.
+Next: `session.py`, imported once there is something to train, because it brings torch.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ import sys
 import traceback
 from typing import TYPE_CHECKING, NoReturn
 
+from pydantic import ValidationError
+
 from cabildo_api.base import explain_validation
 from cabildo_api.exit_codes import ExitCode
 from cabildo_api.reasons import Reason
 from cabildo_api.result import Outcome
 from cabildo_api.run_spec import RunSpec
-from pydantic import ValidationError
-
 from cabildo_trainer.data.prepared import prepare
 from cabildo_trainer.errors import (
     UNEXPECTED_EXIT_CODE,
@@ -26,6 +26,7 @@ from cabildo_trainer.errors import (
     StoppedError,
     TrainerError,
 )
+from cabildo_trainer.report.console import complain
 from cabildo_trainer.report.record import RunRecord
 from cabildo_trainer.report.termination import write_termination_message
 from cabildo_trainer.settings import TrainerSettings
@@ -94,9 +95,9 @@ class Ending:
         )
         write_termination_message(self._message_file, result=result)
         if message:
-            print(f"cabildo: {reason}: {message}", file=sys.stderr)
+            complain(f"{reason}: {message}")
         if remedy:
-            print(f"cabildo: {remedy}", file=sys.stderr)
+            complain(remedy)
         sys.stdout.flush()
         sys.stderr.flush()
         # Threads of a broken process group may wait for ever: nothing may join them.
@@ -119,7 +120,7 @@ def run_process(stop_signals: StopSignals) -> NoReturn:
         _train(settings, record=record, stop_signals=stop_signals)
     except TrainerError as error:
         ending.failed(error)
-    except BaseException as error:  # noqa: BLE001 - whatever it is, the process must end with a record
+    except BaseException as error:  # noqa: BLE001 - the process must end with a record
         ending.crashed(error)
     ending.complete()
 

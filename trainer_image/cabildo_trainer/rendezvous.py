@@ -1,8 +1,8 @@
 """How the ranks of an attempt find each other: environment in, a gang with a process group out.
 
-Here: waiting for rank 0's address and for all ranks, then the process group. Waiting has no limit of
-its own: a pod that cannot be scheduled is the operator's to explain, and SIGTERM ends a wait at once
-(`engine/signals.py`). Never here: collectives of training; those are `engine/gang.py`. Next:
+Here: waiting for rank 0's address and for all ranks, then the process group. Waiting has no limit
+of its own: a pod that cannot be scheduled is the operator's to explain, and SIGTERM ends a wait at
+once (`engine/signals.py`). Never here: collectives of training; those are `engine/gang.py`. Next:
 `engine/gang.py`.
 """
 
@@ -15,6 +15,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 from torch import distributed
+from torch.distributed import PrefixStore, Store, TCPStore  # type: ignore[attr-defined]
 
 from cabildo_trainer.engine.gang import Gang, peers_expected
 from cabildo_trainer.errors import BadDataError, BadSpecError, PeerLostError
@@ -59,7 +60,7 @@ def join(settings: TrainerSettings, *, facts: Facts, collective_timeout_s: float
         with peers_expected():
             distributed.init_process_group(
                 BACKEND,
-                store=distributed.PrefixStore("gang", store),
+                store=PrefixStore("gang", store),
                 rank=gang.rank,
                 world_size=gang.world_size,
                 timeout=timeout,
@@ -69,11 +70,11 @@ def join(settings: TrainerSettings, *, facts: Facts, collective_timeout_s: float
     return gang
 
 
-def _connect(settings: TrainerSettings, *, timeout: timedelta) -> distributed.Store:
+def _connect(settings: TrainerSettings, *, timeout: timedelta) -> Store:
     is_leader = settings.rank == 0
     while True:
         try:
-            return distributed.TCPStore(
+            return TCPStore(
                 settings.master_address,
                 settings.master_port,
                 settings.world_size,
@@ -88,7 +89,7 @@ def _connect(settings: TrainerSettings, *, timeout: timedelta) -> distributed.St
             time.sleep(POLL_S)
 
 
-def _meet(store: distributed.Store, *, gang: Gang, facts: Facts) -> None:
+def _meet(store: Store, *, gang: Gang, facts: Facts) -> None:
     keys = [f"facts/{rank}" for rank in range(gang.world_size)]
     store.set(keys[gang.rank], json.dumps(asdict(facts)))
     while not store.check(keys):

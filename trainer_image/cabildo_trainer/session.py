@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+
 from cabildo_api.progress import TrainerPhase
 from cabildo_api.training_job_status import Artifact, Parameters
-
 from cabildo_trainer import baselines, models
 from cabildo_trainer.data.windows import WindowDataModule
 from cabildo_trainer.engine.checkpoint import CheckpointStore, Committed, Identity
@@ -36,10 +36,8 @@ from cabildo_trainer.report.scores import Scores, score, table
 
 if TYPE_CHECKING:
     from cabildo_api.run_spec import RunSpec
-
     from cabildo_trainer.data.prepared import Prepared
     from cabildo_trainer.data.series import Numbers
-    from cabildo_trainer.engine.gang import Gang
     from cabildo_trainer.engine.signals import StopSignals
     from cabildo_trainer.report.record import RunRecord
     from cabildo_trainer.settings import TrainerSettings
@@ -129,16 +127,14 @@ def configure_torch(*, threads: int) -> None:
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True)
     # Filling fresh memory would only cost time: nothing here reads what it has not written.
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
 def build_module(spec: RunSpec, *, prepared: Prepared, steps: int) -> Forecaster:
     """Returns the module with its first weights, which depend on the seed alone."""
     seed_everything(stream(spec.seed, Purpose.WEIGHTS))
     network = models.build(spec.model, features=len(prepared.feature_names))
-    return Forecaster(
-        network, optimizer=spec.optimizer, schedule=spec.schedule, total_steps=steps
-    )
+    return Forecaster(network, optimizer=spec.optimizer, schedule=spec.schedule, total_steps=steps)
 
 
 def _identity(spec: RunSpec, *, prepared: Prepared, threads: int) -> Identity:
@@ -190,7 +186,7 @@ def _conclude(
         )
     ]
     say(f"weights of step {chosen.manifest.step}, the best by {spec.objective.metric}")
-    print(table(scores, prepared=prepared), flush=True)
+    say(table(scores, prepared=prepared))
 
 
 def _load_best(learner: Learner, *, store: CheckpointStore, trained: Trained) -> Committed:
@@ -212,7 +208,7 @@ def _forecast(learner: Learner, *, data: WindowDataModule, prepared: Prepared) -
     """Returns the forecasts of the test rows in the target's unit."""
     learner.module.eval()
     with torch.no_grad():
-        scaled = torch.cat([learner.module.predict_step(batch, 0) for batch in data.test_dataloader()])
-    return np.asarray(
-        scaled.double().numpy() * prepared.target_scale + prepared.target_mean
-    )
+        scaled = torch.cat(
+            [learner.module.predict_step(batch, 0) for batch in data.test_dataloader()]
+        )
+    return np.asarray(scaled.double().numpy() * prepared.target_scale + prepared.target_mean)

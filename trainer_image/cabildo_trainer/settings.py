@@ -6,14 +6,15 @@ named here. Next: `app.py`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from cabildo_api.names import MOUNT_DATA, RUN_FILE, TERMINATION_MESSAGE_PATH
-
 from cabildo_trainer.errors import BadSpecError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 GRACE_DEFAULT_S: Final = 60.0
 GRACE_USED: Final = 0.75

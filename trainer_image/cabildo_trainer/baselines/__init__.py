@@ -1,8 +1,8 @@
 """What a model has to beat: forecasts that need no network, on the same test rows.
 
-Here: the registry, by the name that results carry. A baseline needs a history of its own and is left
-out where the series is too short for it. Never here: scores. Next: `report/scores.py`. To add one: a
-file with `forecast`, a line below.
+Here: the registry, by the name that results carry. A baseline needs a history of its own and is
+left out where the series is too short for it. Never here: scores. Next: `report/scores.py`. To add
+one: a file with `forecast`, a line below.
 """
 
 from __future__ import annotations

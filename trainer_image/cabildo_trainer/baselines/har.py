@@ -1,8 +1,8 @@
 """The heterogeneous autoregressive model: least squares on a day, a week and a month.
 
-Here: `har`, Corsi (2009) as three regressors on the target itself: the last value seen and the means
-of the last 5 and 22, with an intercept, fitted on the train rows. Never here: the network's features.
-Next: `tree.py`, which sees the same regressors and more.
+Here: `har`, Corsi (2009) as three regressors on the target itself: the last value seen and the
+means of the last 5 and 22, with an intercept, fitted on the train rows. Never here: the network's
+features. Next: `tree.py`, which sees the same regressors and more.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ MEANS: Final = (1, 5, 22)
 """Rows that the regressors average over."""
 
 
-def forecast(prepared: Prepared, *, seed: int) -> Numbers | None:  # noqa: ARG001 - the registry's form
+def forecast(prepared: Prepared, *, seed: int) -> Numbers | None:  # noqa: ARG001 - one form for all
     """Returns the fitted forecasts for the test rows, or None without enough history."""
     train, test = train_rows(prepared), prepared.rows.test
     if len(train) <= len(MEANS) or test[0] < first_row(prepared):

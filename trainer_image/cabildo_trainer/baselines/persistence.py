@@ -12,6 +12,6 @@ if TYPE_CHECKING:
     from cabildo_trainer.data.series import Numbers
 
 
-def forecast(prepared: Prepared, *, seed: int) -> Numbers | None:  # noqa: ARG001 - the registry's form
+def forecast(prepared: Prepared, *, seed: int) -> Numbers | None:  # noqa: ARG001 - one form for all
     """Returns the target at the last row seen, for each test row."""
     return prepared.target[prepared.rows.test - prepared.horizon]

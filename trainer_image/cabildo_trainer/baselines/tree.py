@@ -1,8 +1,8 @@
 """A gradient-boosted tree on the regressors of `har` and the features of the last row seen.
 
-Here: `gradientBoostedTree`, scikit-learn's histogram booster with fixed settings, fitted on the train
-rows. Never here: a search for better settings; a baseline is not tuned on what it is compared on.
-Next: `report/scores.py`.
+Here: `gradientBoostedTree`, scikit-learn's histogram booster with fixed settings, fitted on the
+train rows. Never here: a search for better settings; a baseline is not tuned on what it is compared
+on. Next: `report/scores.py`.
 """
 
 from __future__ import annotations

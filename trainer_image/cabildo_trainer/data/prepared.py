@@ -11,8 +11,6 @@ t - horizon. It belongs to the split of row t, so that no row is forecast in two
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,6 +21,9 @@ from cabildo_trainer.data.sources import load_source
 from cabildo_trainer.errors import BadDataError, BadSpecError
 
 if TYPE_CHECKING:
+    from datetime import datetime
+    from pathlib import Path
+
     from cabildo_api.data import Data, Splits
 
 Rows = npt.NDArray[np.int64]
@@ -97,7 +98,7 @@ def prepare(data: Data, *, data_root: Path) -> Prepared:
         target_mean=mean,
         target_scale=scale,
         rows=_split_rows(
-            defined=np.isfinite(features).all(axis=1),
+            defined=np.asarray(np.isfinite(features).all(axis=1)),
             first=data.window.length + data.window.horizon - 1,
             target=target,
             length=data.window.length,

@@ -6,15 +6,15 @@ Next: `prepared.py`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:
-    from cabildo_api.data import Series
+    from collections.abc import Iterable
 
+    from cabildo_api.data import Series
     from cabildo_trainer.data.table import Table
 
 Numbers = npt.NDArray[np.float64]

@@ -7,7 +7,6 @@ Here: from a source in the spec to a checked table. Never here: the arithmetic o
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -15,17 +14,18 @@ from cabildo_trainer.data.table import DateParser, Table, iso_date, read_table, 
 from cabildo_trainer.errors import BadSpecError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from cabildo_api.data import Data, DataSource
 
 BUILTIN: Final[dict[str, tuple[str, str, DateParser]]] = {
     "sp500": ("arch", "data/sp500/sp500.csv.gz", us_date),
 }
-"""Builtin series: the package that ships the file, the file inside it, how its dates are written."""
+"""Builtin series: the package that ships the file, the file inside it, how its dates are
+written."""
 
 
-def load_source(
-    data: Data, *, columns: Iterable[str], data_root: Path
-) -> Table:
+def load_source(data: Data, *, columns: Iterable[str], data_root: Path) -> Table:
     """Returns the rows of the spec's source.
 
     Args:

@@ -15,13 +15,13 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from cabildo_trainer.errors import BadDataError
 
 if TYPE_CHECKING:
-    from _csv import _reader
+    from _csv import Reader
+    from pathlib import Path
 
 HEADER_ROW: Final = 1
 VALUE_SHOWN: Final = 40
@@ -108,7 +108,7 @@ def read_table(
         ) from error
 
 
-def _numbered(reader: _reader) -> Iterator[tuple[int, list[str]]]:
+def _numbered(reader: Reader) -> Iterator[tuple[int, list[str]]]:
     """Yields rows that are not blank, each with its number in the file."""
     previous = reader.line_num
     for cells in reader:

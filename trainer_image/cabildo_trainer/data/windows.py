@@ -9,7 +9,7 @@ Shapes: B windows in a batch, T rows in a window, F features.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from pytorch_lightning import LightningDataModule
@@ -47,7 +47,7 @@ class WindowDataset(Dataset[Batch]):
         return self._windows[rows - self._offset], self._targets[rows]
 
 
-def as_it_is(batch: Batch) -> Batch:
+def as_it_is(batch: Any) -> Any:
     """Collates nothing: `WindowDataset` reads whole batches."""
     return batch
 

@@ -4,22 +4,20 @@ Here: commit, choice and restore, as one protocol of all ranks. Never here: what
 optimiser is; they come as state dicts. Next: `retention.py` decides what stays, `fence.py` who may
 commit.
 
-A commit: every rank writes its own file into the attempt's staging folder; rank 0 adds weights, state
-and the manifest that names all of them, looks at the fence, renames the folder to its step and syncs
-the parent. Whatever is not renamed does not exist.
+A commit: every rank writes its own file into the attempt's staging folder; rank 0 adds weights,
+state and the manifest that names all of them, looks at the fence, renames the folder to its step
+and syncs the parent. Whatever is not renamed does not exist.
 """
 
 from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from cabildo_api.scalars import format_time
-
 from cabildo_trainer.engine.fence import Fence, FenceEntry
 from cabildo_trainer.engine.folder import RunFolder, sync_folder, write_synced
 from cabildo_trainer.engine.manifest import (
@@ -50,11 +48,13 @@ from cabildo_trainer.errors import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from torch import Tensor
 
     from cabildo_trainer.engine.gang import Gang
+
 
 @dataclass(frozen=True, slots=True)
 class Content:
@@ -138,9 +138,7 @@ class CheckpointStore:
         step = restored.checkpoint.manifest.step if restored.checkpoint else 0
         entry = FenceEntry(attempt=self._identity.attempt, step=step)
         self._as_leader(lambda: self.fence.raise_fence(entry))
-        self._as_leader(
-            lambda: self.folder.clear_staging(below_attempt=self._identity.attempt)
-        )
+        self._as_leader(lambda: self.folder.clear_staging(below_attempt=self._identity.attempt))
         return restored
 
     def commit(
@@ -241,7 +239,8 @@ class CheckpointStore:
                 self._check_data(found[0].manifest)
                 return Restored(found[0], found[1], tuple(corrupt))
             corrupt.append(SetAside(path=self._set_aside(step), reason=reasons[0]))
-        if corrupt or self._gang.from_leader(self.folder.has_corrupt()):
+        had_corrupt = self._gang.from_leader(self.folder.has_corrupt())
+        if corrupt or had_corrupt:
             newest = f"; the newest: {corrupt[0].reason}" if corrupt else ""
             raise NoValidCheckpointError(f"no checkpoint of the run verifies{newest}")
         return Restored(None, None, ())

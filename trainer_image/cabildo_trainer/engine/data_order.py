@@ -63,8 +63,8 @@ def seed_everything(value: int) -> None:
 class DataOrder:
     """The order of a run's samples.
 
-    Steps count batches from 0. An epoch's last samples that do not fill a batch are left out of that
-    epoch; they differ from epoch to epoch.
+    Steps count batches from 0. An epoch's last samples that do not fill a batch are left out of
+    that epoch; they differ from epoch to epoch.
 
     Attributes:
         seed: The spec's seed.

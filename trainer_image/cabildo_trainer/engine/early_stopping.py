@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from cabildo_api.limits import EarlyStopping, Objective
-
     from cabildo_trainer.engine.state import TrainState
 
 

@@ -1,7 +1,8 @@
 """The validation pass: batches dealt out to ranks, means over all of them.
 
-Here: one pass. It is given up when any rank is told to stop, between two batches, by all ranks at the
-same batch. Never here: what follows from the values; that is `early_stopping.py`. Next: `loop.py`.
+Here: one pass. It is given up when any rank is told to stop, between two batches, by all ranks at
+the same batch. Never here: what follows from the values; that is `early_stopping.py`. Next:
+`loop.py`.
 """
 
 from __future__ import annotations
@@ -10,9 +11,10 @@ from collections.abc import Callable, Sized
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.utils.data import DataLoader
 
 if TYPE_CHECKING:
+    from torch.utils.data import DataLoader
+
     from cabildo_trainer.engine.gang import Gang
     from cabildo_trainer.engine.learner import Learner
 

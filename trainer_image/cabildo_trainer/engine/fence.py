@@ -1,9 +1,9 @@
 """The fence: which attempts of a run have started, and from which step.
 
-A node that is cut off may still reach the storage, so an old attempt can go on while a new one runs.
-Every attempt writes one line before it trains; a commit counts only if no later attempt has started
-from an earlier step. Readers apply the same rule, so that a commit that slips in between an old
-attempt's last look and its rename changes nothing.
+A node that is cut off may still reach the storage, so an old attempt can go on while a new one
+runs. Every attempt writes one line before it trains; a commit counts only if no later attempt has
+started from an earlier step. Readers apply the same rule, so that a commit that slips in between an
+old attempt's last look and its rename changes nothing.
 
 Here: the file and the rule. Never here: checkpoints. Next: `checkpoint.py`.
 """
@@ -13,9 +13,12 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cabildo_trainer.errors import FencedError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +78,7 @@ class Fence:
 
     def admits(self, *, attempt: int, step: int) -> bool:
         """Returns whether a checkpoint of an attempt at a step counts."""
-        return all(
-            step <= entry.step for entry in self.entries() if entry.attempt > attempt
-        )
+        return all(step <= entry.step for entry in self.entries() if entry.attempt > attempt)
 
 
 def _ends_with_newline(descriptor: int, *, size: int) -> bool:

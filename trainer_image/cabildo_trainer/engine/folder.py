@@ -16,10 +16,12 @@ import os
 import re
 import shutil
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from cabildo_api.names import step_folder
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 STEP_NAME: Final = re.compile(r"step-(\d{12})")
 CORRUPT_GLOB: Final = "step-*.corrupt*"

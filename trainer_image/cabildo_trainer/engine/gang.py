@@ -6,15 +6,17 @@ find each other; that is `rendezvous.py`. Next: `loop.py`, `checkpoint.py`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import torch
 from torch import Tensor, distributed
 
 from cabildo_trainer.errors import PeerLostError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 T = TypeVar("T")
 

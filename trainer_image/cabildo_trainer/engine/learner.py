@@ -5,15 +5,14 @@ batch, whether the step counts, when to save: that is `loop.py`. Next: `loop.py`
 
 Gradients are averaged by DistributedDataParallel. It normally regroups its buckets after the first
 iteration, so that the first step of a resumed run would add up in another order than the same step
-of the uninterrupted run. With `find_unused_parameters` the groups stay as they were made, in the order
-of the parameters: that, not unused parameters, is why it is set.
+of the uninterrupted run. With `find_unused_parameters` the groups stay as they were made, in the
+order of the parameters: that, not unused parameters, is why it is set.
 """
 
 from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -30,6 +29,8 @@ from cabildo_trainer.engine.packing import parameters_digest
 from cabildo_trainer.errors import BadSpecError, TrainerError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from pytorch_lightning import LightningModule
 
     from cabildo_trainer.engine.gang import Gang
@@ -229,9 +230,7 @@ class Learner:
         return sum(size for size, _ in sizes), sum(size for size, trains in sizes if trains)
 
 
-def _fabric(
-    gang: Gang, *, timeout_s: float, callbacks: Sequence[Any], logger: Logger
-) -> Fabric:
+def _fabric(gang: Gang, *, timeout_s: float, callbacks: Sequence[Any], logger: Logger) -> Fabric:
     strategy: Any = "auto"
     if gang.world_size > 1:
         warnings.filterwarnings("ignore", message=".*find_unused_parameters=True was specified.*")

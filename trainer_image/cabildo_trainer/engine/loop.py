@@ -1,16 +1,15 @@
 """The training loop: evaluate, commit, step, until a limit, a stop or a fault.
 
 Here: the order of things, the same on every rank. Whatever depends on time, signals or the operator
-enters through flags that are added up over all ranks on the way of each step, so that all ranks
-act at the same step. Never here: gradients (`learner.py`), files (`checkpoint.py`), rules
-(`limits.py`, `nan_guard.py`, `early_stopping.py`). Next: `app.py`, which turns the end into a result.
+enters through flags that are added up over all ranks on the way of each step, so that all ranks act
+at the same step. Never here: gradients (`learner.py`), files (`checkpoint.py`), rules (`limits.py`,
+`nan_guard.py`, `early_stopping.py`). Next: `app.py`, which turns the end into a result.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, Protocol
@@ -25,9 +24,11 @@ from cabildo_trainer.engine.state import TrainState
 from cabildo_trainer.errors import BadSpecError, StoppedError
 
 if TYPE_CHECKING:
-    from cabildo_api.run_spec import RunSpec
+    from collections.abc import Sequence
+
     from torch.utils.data import DataLoader
 
+    from cabildo_api.run_spec import RunSpec
     from cabildo_trainer.engine.data_order import DataOrder
     from cabildo_trainer.engine.gang import Gang
     from cabildo_trainer.engine.learner import Learner
@@ -161,7 +162,7 @@ class TrainingLoop:
 
     def _evaluation_due(self) -> bool:
         state = self._state
-        if state.step == state.evaluated_step or state.step == 0:
+        if state.step in {state.evaluated_step, 0}:
             return False
         if Flag.EVALUATE in self._asked or state.step >= self._total_steps:
             return True
@@ -264,9 +265,7 @@ class TrainingLoop:
         else:
             self._learner.skip()
         self._learner.advance_schedules(interval="step")
-        self._learner.call(
-            "on_train_batch_end", outputs=outcome.loss, batch=batch, batch_idx=index
-        )
+        self._learner.call("on_train_batch_end", outputs=outcome.loss, batch=batch, batch_idx=index)
         state.step += 1
         if index + 1 == self._order.steps_per_epoch:
             self._learner.advance_schedules(interval="epoch")

@@ -1,15 +1,17 @@
 """Every loss, as hexadecimal floats on the checkpoint volume: pods' logs vanish with the pods.
 
-Here: one line a step and rank, `{"step": 17, "loss": "0x1.8p-1"}`, handed to the kernel at once so that
-kill -9 loses none. Replayed steps appear again and must be equal: this is how exactness is checked.
-Never here: metrics. Next: `loop.py`.
+Here: one line a step and rank, `{"step": 17, "loss": "0x1.8p-1"}`, handed to the kernel at once so
+that kill -9 loses none. Replayed steps appear again and must be equal: this is how exactness is
+checked. Never here: metrics. Next: `loop.py`.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
-from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from types import TracebackType
 
 
 class LossLog:

@@ -1,8 +1,8 @@
 """The rule for a loss or gradient that is not finite: skip, then roll back and jump, then give up.
 
-Here: the rule, a pure function of the state. After PaLM (Chowdhery et al., 2022, section 5.1): spikes
-come from a pair of state and data, so going back and leaving out the data around the spike helps.
-Never here: the rollback itself; that is `loop.py`. Next: `loop.py`.
+Here: the rule, a pure function of the state. After PaLM (Chowdhery et al., 2022, section 5.1):
+spikes come from a pair of state and data, so going back and leaving out the data around the spike
+helps. Never here: the rollback itself; that is `loop.py`. Next: `loop.py`.
 """
 
 from __future__ import annotations

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import safetensors
 import safetensors.torch
@@ -17,6 +16,9 @@ import torch
 from torch import Tensor
 
 from cabildo_trainer.errors import DamagedCheckpointError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 WEIGHTS_FILE: Final = "model.safetensors"
 STATE_FILE: Final = "state.pt"

@@ -5,13 +5,13 @@ Here: the choice, pure, and its execution by rank 0. Never here: commits. Next: 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from cabildo_api.checkpoint import Keep
     from cabildo_api.limits import Objective
-
     from cabildo_trainer.engine.checkpoint import CheckpointStore, Committed
 
 

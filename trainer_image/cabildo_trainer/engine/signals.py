@@ -1,10 +1,11 @@
 """SIGTERM: heard in every phase, acted upon at once or at the next step.
 
 Here: the handler, a watcher thread and the rule when a stop may be immediate. The interpreter runs
-Python handlers only between bytecodes of the main thread, which may sit in an import, in a rendezvous
-or in a collective for a minute; so the signal's number goes through a pipe to a thread that is always
-awake. Standard library only: this is imported before anything heavy. Never here: the checkpoint that
-a stop causes; that is `loop.py`. Next: `loop.py`, which adds `stop_requested` to its all-reduced flags.
+Python handlers only between bytecodes of the main thread, which may sit in an import, in a
+rendezvous or in a collective for a minute; so the signal's number goes through a pipe to a thread
+that is always awake. Standard library only: this is imported before anything heavy. Never here: the
+checkpoint that a stop causes; that is `loop.py`. Next: `loop.py`, which adds `stop_requested` to
+its all-reduced flags.
 """
 
 from __future__ import annotations
@@ -12,8 +13,10 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
@@ -23,7 +26,8 @@ class StopSignals:
 
     Until `cooperate` and after `stop_cooperating` a signal ends the process at once through
     `on_stop_at_once`; in between it sets `stop_requested`, and `on_grace_over` is called if the
-    process still lives when the grace period is nearly over (a peer is gone and a collective waits).
+    process still lives when the grace period is nearly over (a peer is gone and a collective
+    waits).
     """
 
     def __init__(self) -> None:

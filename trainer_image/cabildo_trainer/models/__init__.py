@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Final
 from cabildo_trainer.errors import BadSpecError
 
 if TYPE_CHECKING:
-    from cabildo_api.learning import Model
     from torch import nn
+
+    from cabildo_api.learning import Model
 
 REGISTRY: Final = {
     "lstmAttention": "cabildo_trainer.models.lstm_attention",

@@ -8,7 +8,6 @@ LightningModule has it. Never here: ranks, files, signals; the engine knows thos
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,8 +16,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 if TYPE_CHECKING:
-    from cabildo_api.learning import Optimizer, Schedule
+    from collections.abc import Callable
 
+    from cabildo_api.learning import Optimizer, Schedule
     from cabildo_trainer.data.windows import Batch
 
 

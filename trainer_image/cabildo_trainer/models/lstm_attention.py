@@ -54,7 +54,8 @@ class LstmAttentionNetwork(nn.Module):
 
     def _split(self, values: Tensor) -> Tensor:
         # [B, T, H] -> [B, A, T, H / A]
-        return values.unflatten(-1, (self._heads, -1)).transpose(1, 2)
+        batch, rows, units = values.shape
+        return values.view(batch, rows, self._heads, units // self._heads).transpose(1, 2)
 
 
 def build(options: LstmAttention, *, features: int) -> nn.Module:

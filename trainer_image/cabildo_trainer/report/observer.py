@@ -1,7 +1,7 @@
 """From what the loop does to what the run says about itself.
 
-Here: the record kept up to date, the progress thread fed, lines for the log. Never here: anything that
-the loop depends on. Next: `record.py`.
+Here: the record kept up to date, the progress thread fed, lines for the log. Never here: anything
+that the loop depends on. Next: `record.py`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from cabildo_api.training_job_status import (
     CheckpointRecord,
     CheckpointStatus,
 )
-
 from cabildo_trainer.report.console import say
 from cabildo_trainer.report.record import shown
 
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from cabildo_api.run_spec import RunSpec
-
     from cabildo_trainer.engine.checkpoint import Committed, Restored
     from cabildo_trainer.engine.data_order import DataOrder
     from cabildo_trainer.engine.signals import StopSignals

@@ -1,24 +1,23 @@
 """Progress to the operator: a thread that posts the newest record and never holds up training.
 
-Here: rate, transport and the operator's directive. The wire format is that of Kubeflow Trainer's status
-server. A server that is slow, down or refuses costs training nothing: a report that could not be sent
-is replaced by the next one. Never here: what a report says; that is `record.py`. Next: the operator's
-`progress/`.
+Here: rate, transport and the operator's directive. The wire format is that of Kubeflow Trainer's
+status server. A server that is slow, down or refuses costs training nothing: a report that could
+not be sent is replaced by the next one. Never here: what a report says; that is `record.py`. Next:
+the operator's `progress/`.
 """
 
 from __future__ import annotations
 
 import json
 import ssl
-import sys
 import threading
-import time
 import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.error import HTTPError, URLError
 
 from cabildo_api.progress import Directive, ProgressAnswer, ProgressReport
+from cabildo_trainer.report.console import complain
 
 if TYPE_CHECKING:
     from cabildo_trainer.report.record import RunRecord
@@ -32,7 +31,9 @@ FLUSH_S: Final = 3.0
 class ProgressReporter:
     """Posts the newest report in the background, at most one a second."""
 
-    def __init__(self, endpoint: ProgressEndpoint | None, *, interval_s: float = INTERVAL_S) -> None:
+    def __init__(
+        self, endpoint: ProgressEndpoint | None, *, interval_s: float = INTERVAL_S
+    ) -> None:
         self._endpoint = endpoint
         self._interval_s = interval_s
         self._changed = threading.Condition()
@@ -115,6 +116,5 @@ class ProgressReporter:
     def _complain(self, error: Exception) -> None:
         text = f"{type(error).__name__}: {error}"
         if text != self._complained:
-            now = time.strftime("%H:%M:%S")
-            print(f"{now} progress could not be reported: {text}", file=sys.stderr, flush=True)
+            complain(f"progress could not be reported: {text}")
             self._complained = text

@@ -1,18 +1,19 @@
 """How good forecasts are on the test rows, and the table that says so.
 
-Here: mean squared error and two kinds of R2, the same for the network and every baseline. Never here:
-forecasting. Next: `record.py` carries the values, `app.py` prints the table.
+Here: mean squared error and two kinds of R2, the same for the network and every baseline. Never
+here: forecasting. Next: `record.py` carries the values, `app.py` prints the table.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from cabildo_trainer.data.prepared import Prepared
     from cabildo_trainer.data.series import Numbers
 
@@ -22,7 +23,8 @@ class Scores:
     """Scores of forecasts.
 
     Attributes:
-        r2: 1 - MSE / mean squared distance of the test rows from the *train* mean: what was knowable.
+        r2: 1 - MSE / mean squared distance of the test rows from the train mean, which is what was
+            known.
         r2_against_test_mean: 1 - MSE / variance of the test rows: the stricter textbook value.
         mse: Mean squared error, in the target's unit squared.
     """
@@ -55,9 +57,9 @@ def score(forecast: Numbers, *, prepared: Prepared) -> Scores:
 def table(scores: Mapping[str, Scores], *, prepared: Prepared) -> str:
     """Returns the result table as text, the network first."""
     first, last = prepared.rows.test[0], prepared.rows.test[-1]
+    period = f"{prepared.dates[first]:%Y-%m-%d} to {prepared.dates[last]:%Y-%m-%d}"
     lines = [
-        f"{len(prepared.rows.test)} test rows, {prepared.dates[first]:%Y-%m-%d}"
-        f" to {prepared.dates[last]:%Y-%m-%d}",
+        f"{len(prepared.rows.test)} test rows, {period}",
         f"{'forecast':<22}{'R2':>8}{'R2 (test mean)':>16}{'MSE':>10}",
     ]
     lines += [

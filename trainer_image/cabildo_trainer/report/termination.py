@@ -6,10 +6,14 @@ takes the final result from it. Never here: what it says. Next: the operator's `
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-from cabildo_api.result import Result
+from cabildo_trainer.report.console import complain
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from cabildo_api.result import Result
 
 
 def write_termination_message(path: Path | None, *, result: Result) -> None:
@@ -20,4 +24,4 @@ def write_termination_message(path: Path | None, *, result: Result) -> None:
         path.write_bytes(result.to_bytes())
     except OSError as error:
         # The exit code still speaks; a trainer must not fail over its obituary.
-        print(f"cabildo: cannot write {path}: {error}", file=sys.stderr, flush=True)
+        complain(f"cannot write {path}: {error}")
