@@ -74,6 +74,8 @@ PACKAGES = (
     Package("libc6-dev", "/usr/lib/*/libc.a"),
     Package("mmdebstrap", "mmdebstrap"),
     Package("mount", "mount"),
+    # containerd unpacks layers with it when it is there, in less than half the time of its own code.
+    Package("pigz", "unpigz"),
     Package("runc", "runc"),
     Package("skopeo", "skopeo"),
     Package("socat", "socat"),
