@@ -11,6 +11,7 @@ digests and renamed into place.
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import tempfile
 import threading
@@ -37,12 +38,19 @@ def stored_digest(cache: Path, *, name: str, tag: str) -> str | None:
     Reads the registry's files (the layout of its version 2, unchanged since 2015): no
     process is started to learn that nothing is to be done.
     """
-    repository = store_folder(cache) / "docker/registry/v2/repositories" / name
-    link = repository / "_manifests/tags" / tag / "current/link"
+    link = _repository(cache, name=name) / "_manifests/tags" / tag / "current/link"
     try:
         return link.read_text().strip()
     except FileNotFoundError:
         return None
+
+
+def clear_uploads(cache: Path, *, name: str) -> None:
+    """Remove what a killed build had uploaded of a layer: up to 3 GB that nothing names.
+
+    Only for the one who holds the builds' lock: nobody else uploads to these repositories.
+    """
+    shutil.rmtree(_repository(cache, name=name) / "_uploads", ignore_errors=True)
 
 
 @contextmanager
@@ -86,6 +94,10 @@ def serve_store(cache: Path) -> Iterator[str]:
                 yield _listening_address(process)
             finally:
                 process.kill()
+
+
+def _repository(cache: Path, *, name: str) -> Path:
+    return store_folder(cache) / "docker/registry/v2/repositories" / name
 
 
 def _listening_address(process: subprocess.Popen[str]) -> str:

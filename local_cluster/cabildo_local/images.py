@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from cabildo_local.buildah import Build, Buildah
 from cabildo_local.errors import ImageError
 from cabildo_local.image_sources import Choices, read_keys, take_snapshot
-from cabildo_local.image_store import serve_store, stored_digest
+from cabildo_local.image_store import clear_uploads, serve_store, stored_digest
 from cabildo_local.pip_access import write_secrets
 from cabildo_local.prerequisites import GIB, check_space
 from cabildo_local.registry_client import RegistryClient
@@ -226,6 +226,7 @@ class _Job:
         return BuiltImage(name=self._name, tag=self._keys.image, digest=digest)
 
     def _make(self) -> str:
+        clear_uploads(self._cache, name=self._name)
         secrets = write_secrets(self._buildah.scratch, environment=os.environ)
         self._make_system()
         self._make_tools(secrets)

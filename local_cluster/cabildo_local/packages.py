@@ -74,7 +74,7 @@ PACKAGES = (
     Package("libc6-dev", "/usr/lib/*/libc.a"),
     Package("mmdebstrap", "mmdebstrap"),
     Package("mount", "mount"),
-    # containerd unpacks layers with it when it is there, in less than half the time of its own code.
+    # containerd unpacks layers with it when it is there, in less than half its own time.
     Package("pigz", "unpigz"),
     Package("runc", "runc"),
     Package("skopeo", "skopeo"),

@@ -50,7 +50,7 @@ def read_settings(environment: Mapping[str, str]) -> dict[str, str]:
     Args:
         environment: PIP_... variables win over files, as with pip.
     """
-    home = Path(environment.get("HOME", "/root"))
+    home = Path(environment.get("HOME") or Path.home())
     files = [Path("/etc/pip.conf"), home / ".pip/pip.conf", home / ".config/pip/pip.conf"]
     if own := environment.get("PIP_CONFIG_FILE"):
         files.append(Path(own))

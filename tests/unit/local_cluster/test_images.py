@@ -221,10 +221,15 @@ def test_a_killed_builds_leftovers_are_cleared(site: Site) -> None:
         containers = site.cache / "buildah/root/overlay-containers"
         assert list(containers.glob("*/"))
         (buildah.scratch / "half.tar").write_text("half")
+    repository = store_folder(site.cache) / "docker/registry/v2/repositories/cabildo/operator"
+    upload = repository / "_uploads/some-id/data"
+    upload.parent.mkdir(parents=True)
+    upload.write_text("half a layer")
     site.write("operator/cabildo_operator/__init__.py", "after_the_kill = True\n")
     site.build()
     assert not list(containers.glob("*/"))
     assert not list(buildah.scratch.iterdir())
+    assert not upload.exists()
 
 
 def test_a_failed_build_shows_the_end_of_its_log(site: Site) -> None:
