@@ -159,7 +159,7 @@ def enter(
     """Returns the books with an ending written in and, once it is sure, its charge."""
     update: dict[str, object] = {"end_time": record.end_time or ending.ended_at}
     cause = record.cause
-    if not is_weaker(ending.cause, than=record.cause):
+    if not is_weaker(ending, than=record.cause):
         cause = ending.cause
         update |= {
             "cause": ending.cause,

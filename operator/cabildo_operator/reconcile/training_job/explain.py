@@ -4,7 +4,7 @@ Here: the rules of DESIGN section 4, "causes and charges". Never here: what foll
 that is `course.py`. Next: `attempts.py`, which writes the ending into the ledger.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from cabildo_api.reasons import Reason
@@ -30,6 +30,7 @@ class Ending:
         ended_at: When it was over.
         decide_by: Until when a rank still to be heard of may change the cause; None: it is sure.
         result: The result record of a completed attempt.
+        by_absence: Whether it rests only on a rank that left no trace.
     """
 
     cause: Cause
@@ -38,6 +39,7 @@ class Ending:
     ended_at: datetime
     decide_by: datetime | None = None
     result: Result | None = None
+    by_absence: bool = False
 
 
 def judge(gang: Gang, *, now: datetime, settings: PlanSettings) -> Ending | None:
@@ -124,8 +126,10 @@ def _judge_failure(gang: Gang, *, now: datetime, settings: PlanSettings) -> Endi
     if not (final or not gang.holding_up or now >= decide_by):
         return _ending(best, ended_at=at, decide_by=decide_by) if best else None
     if best is None or only_peers:
-        best = _absent(gang) or best or _unexplained(gang)
-    return _ending(best, ended_at=at)
+        absent = _absent(gang)
+        if absent is not None:
+            return replace(_ending(absent, ended_at=at), by_absence=True)
+    return _ending(best or _unexplained(gang), ended_at=at)
 
 
 def failed_at(gang: Gang, *, now: datetime) -> datetime:
@@ -212,9 +216,15 @@ def _ending(evidence: Evidence, *, ended_at: datetime, decide_by: datetime | Non
     )
 
 
-def is_weaker(cause: Cause, *, than: Cause | None) -> bool:
-    """Returns whether a cause stands behind another in the order of precedence."""
-    return than is not None and PRECEDENCE[cause] > PRECEDENCE[than]
+def is_weaker(ending: Ending, *, than: Cause | None) -> bool:
+    """Returns whether an ending gives way to a cause that was seen earlier.
+
+    That a rank left no trace excuses its peers' 69 and nothing else.
+    """
+    if than is None:
+        return False
+    order = PRECEDENCE[Cause.PEER_LOST] if ending.by_absence else PRECEDENCE[ending.cause]
+    return order > PRECEDENCE[than]
 
 
 def _pod_name(member: Member, *, gang: Gang) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from cabildo_api.training_job_status import AttemptRecord, Phase
+from cabildo_operator.kube.actions import Create
 from unit.operator.training_job.world import SETTINGS, World
 
 Fault = Callable[[World], None]
@@ -412,3 +413,54 @@ def test_65_for_want_of_a_checkpoint_has_a_reason_of_its_own() -> None:
 def only(world: World, *, attempt: int = 1) -> AttemptRecord:
     (found,) = [item for item in world.status.attempts if item.attempt == attempt]
     return found
+
+
+def test_a_cause_once_written_is_not_forgotten_with_its_pod() -> None:
+    world = World()
+    world.start()
+    world.end(1, 137)
+    world.fail_job()
+    world.rest()
+    assert (only(world).reason, only(world).charged) == ("Killed", None)
+    world.vanish(1)
+    world.forget_departed()
+    world.end(0, 69)
+    world.rest()
+    assert (only(world).reason, only(world).charged) == ("Killed", True)
+
+
+def test_a_charge_is_written_before_the_next_attempt_is_created() -> None:
+    world = World(runPolicy={"backoffSeconds": 0})
+    world.start()
+    world.tick(10)
+    world.end(1, 69)
+    world.fail_job()
+    world.rest()
+    world.end(0, 137)
+    world.tick(SETTINGS.settle_s)
+    made = world.visit()
+    assert not [action for action in made.actions if isinstance(action, Create)]
+    assert only(world).charged is True
+    assert "Job/net-r1-a2" not in world.created
+    world.rest()
+    assert "Job/net-r1-a2" in world.created
+
+
+def test_a_job_whose_charge_awaits_a_verdict_is_not_removed() -> None:
+    world = World(runPolicy={"maxRestarts": 9, "backoffSeconds": 0})
+    world.start()
+    world.end(1, 69)
+    world.fail_job()
+    world.rest()
+    world.tick(SETTINGS.settle_s)
+    world.rest()
+    for attempt in (2, 3, 4):
+        world.start_pods(attempt=attempt)
+        for rank in (0, 1):
+            world.end(rank, 1, attempt=attempt)
+        world.fail_job(attempt=attempt)
+        world.rest()
+    assert world.jobs()[0] == "net-r1-a1"
+    world.set_node("node1", ready=False)
+    world.rest()
+    assert world.jobs()[0] == "net-r1-a3"

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from unit.operator.training_job.world import KEY, SETTINGS, Crash, World
 
-PROFILE = settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+PROFILE = settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 CODES = (0, 1, 65, 69, 75, 76, 78, 137, 143)
 DISRUPTIONS = ("EvictionByEvictionAPI", "DeletionByTaintManager", "PreemptionByScheduler")
 
