@@ -6,7 +6,6 @@ and only the fields that are read are decoded (docs/decisions). Retries are the 
 informer's, the lease's, the work queue's.
 """
 
-import os
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -76,8 +75,9 @@ class ApiClient:
             )
             credentials = Credentials(client_adapter.user_auth(user))
         except (ConfigError, OSError) as error:
-            path = os.environ.get("KUBECONFIG", "")
-            raise errors.SettingsError("KUBECONFIG", value=path, remedy=str(error)) from error
+            raise errors.SettingsError(
+                "KUBECONFIG", value="...", remedy=f"names no cluster to work with: {error}"
+            ) from error
         http = aiohttp.ClientSession(
             base_url=config.cluster.server.rstrip("/") + "/",
             connector=aiohttp.TCPConnector(ssl=tls, limit=MAX_CONNECTIONS, keepalive_timeout=60.0),
