@@ -29,6 +29,19 @@ TIMESTAMP = 1735689600
 OUTPUT_LINES = 25
 
 
+def contained() -> list[str]:
+    """Return the words before a command of which nothing shall be left when it is killed.
+
+    pdeathsig ends it with the process that wanted it; the end of its process namespace ends
+    whatever it had started; its mounts go with its mount namespace.
+    """
+    return [
+        *("setpriv", "--pdeathsig", "KILL"),
+        *("unshare", "--pid", "--fork", "--kill-child", "--mount-proc"),
+        *("--mount", "--propagation", "private"),
+    ]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Build:
     """One run of a Dockerfile.
@@ -123,10 +136,7 @@ class Buildah:
         self.scratch.mkdir(parents=True)
 
     def _run(self, argv: Sequence[str], *, log: Path | None, check: bool) -> int:
-        # A mount namespace of its own: what a killed build had mounted goes with it. pdeathsig:
-        # so does the build with the process that wanted it.
-        line = ["setpriv", "--pdeathsig", "KILL"]
-        line += ["unshare", "--mount", "--propagation", "private", "buildah"]
+        line = [*contained(), "buildah"]
         line += ["--root", str(self._folder / "root"), "--runroot", str(self._folder / "run")]
         line += ["--storage-driver", "overlay", *argv]
         try:

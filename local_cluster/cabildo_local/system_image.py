@@ -10,7 +10,7 @@ import os
 import subprocess
 from typing import TYPE_CHECKING
 
-from cabildo_local.buildah import TIMESTAMP, Build
+from cabildo_local.buildah import TIMESTAMP, Build, contained
 from cabildo_local.errors import ImageError
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def _run(argv: list[str], *, scratch: Path) -> None:
     environment = {**os.environ, "SOURCE_DATE_EPOCH": str(TIMESTAMP), "TMPDIR": str(scratch)}
     try:
         done = subprocess.run(
-            ["setpriv", "--pdeathsig", "KILL", "unshare", "--mount", *argv],
+            [*contained(), *argv],
             env=environment,
             stdin=subprocess.DEVNULL,
             capture_output=True,

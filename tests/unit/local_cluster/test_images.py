@@ -10,6 +10,7 @@ import contextlib
 import gzip
 import io
 import os
+import select
 import shutil
 import signal
 import socket
@@ -230,6 +231,22 @@ def test_a_killed_builds_leftovers_are_cleared(site: Site) -> None:
     assert not list(containers.glob("*/"))
     assert not list(buildah.scratch.iterdir())
     assert not upload.exists()
+
+
+def test_nothing_that_a_killed_build_had_started_lives_on() -> None:
+    code = f"""
+import subprocess, sys
+sys.path[:0] = {sys.path!r}
+from cabildo_local.buildah import contained
+subprocess.run([*contained(), "sh", "-c", "echo up; sleep 1000 & wait"])
+"""
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"up\n"
+        process.kill()
+        # Whoever still lives holds the pipe open; its end is something to read.
+        assert select.select([process.stdout], [], [], 20)[0]
+        assert process.stdout.read() == b""
 
 
 def test_a_failed_build_shows_the_end_of_its_log(site: Site) -> None:
