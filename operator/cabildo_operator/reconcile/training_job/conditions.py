@@ -6,15 +6,12 @@ Next: `status.py`.
 """
 
 from datetime import datetime
-from typing import Final
 
 from cabildo_api.conditions import Condition, ConditionStatus, ConditionType
 from cabildo_api.reasons import Reason
 from cabildo_api.scalars import whole_seconds
 from cabildo_api.training_job_status import Phase, TrainingJobStatus
-
-STALLING: Final = frozenset({Reason.CHILD_NAME_CONFLICT, Reason.CREATE_REFUSED})
-"""Reasons that somebody must act on, although the operator keeps trying."""
+from cabildo_operator.reconcile.training_job.troubles import Trouble
 
 _State = tuple[ConditionStatus, Reason, str]
 
@@ -25,12 +22,15 @@ def conditions_for(
     reason: Reason,
     message: str,
     accepted: bool,
+    hindrance: Trouble | None = None,
     previous: TrainingJobStatus,
     generation: int,
     now: datetime,
 ) -> tuple[Condition, ...]:
     """Returns all conditions of a phase; times change only where a status does."""
     states = _states(phase, reason=reason, message=message, accepted=accepted)
+    if hindrance is not None:
+        states[ConditionType.STALLED] = ("True", hindrance.reason, hindrance.message)
     return tuple(
         Condition(
             type=kind,
@@ -54,7 +54,7 @@ def _states(
 ) -> dict[ConditionType, _State]:
     succeeded, failed = phase is Phase.SUCCEEDED, phase is Phase.FAILED
     finished = succeeded or failed
-    stalled = failed or not accepted or reason in STALLING
+    stalled = failed or not accepted
     open_end: _State = ("Unknown", Reason.NOT_FINISHED, "")
     return {
         ConditionType.ACCEPTED: (

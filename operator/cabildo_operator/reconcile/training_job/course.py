@@ -33,7 +33,7 @@ from cabildo_operator.reconcile.training_job.timing import (
     is_written,
     next_look,
 )
-from cabildo_operator.reconcile.training_job.troubles import trouble_of
+from cabildo_operator.reconcile.training_job.troubles import Trouble, trouble_of
 
 LEFTOVER_POLL_S: Final = 2
 """Children of a deleted object wake their own, not us: look again soon."""
@@ -51,6 +51,7 @@ class Standing:
         gang: The newest attempt in the cluster, if there is one.
         starts: Whether the next attempt is created now.
         stops: Jobs to delete, gracefully.
+        hindrance: What the API server refuses; somebody must act on it.
         stays: Whether the conditions stay as they are: a finished object stays finished.
         wake_at: When to look again though nothing happens.
     """
@@ -62,6 +63,7 @@ class Standing:
     gang: Gang | None = None
     starts: bool = False
     stops: tuple[Job, ...] = ()
+    hindrance: Trouble | None = None
     stays: bool = False
     wake_at: datetime | None = None
 
@@ -241,7 +243,9 @@ def _start_next(visit: _Visit) -> Standing:
         wake = None
         if visit.observed.leftovers:
             wake = now + timedelta(seconds=LEFTOVER_POLL_S)
-        return visit.standing(phase, missing.reason, missing.message, wake=wake)
+        standing = visit.standing(phase, missing.reason, missing.message, wake=wake)
+        taken = missing.reason is Reason.CHILD_NAME_CONFLICT
+        return replace(standing, hindrance=missing if taken else None)
     return replace(visit.standing(phase, reason, message), starts=True, stops=_live_jobs(visit))
 
 

@@ -28,7 +28,8 @@ NORMAL: Final = frozenset({Cause.COMPLETED, Cause.SUSPENDED, Cause.SUPERSEDED})
 
 def events_between(before: TrainingJobStatus, after: TrainingJobStatus) -> tuple[EmitEvent, ...]:
     """Returns the Events that a change of status is worth."""
-    return (*_endings(before, after), *_damage(before, after), *_phase(before, after))
+    told = (*_endings(before, after), *_damage(before, after), *_phase(before, after))
+    return (*told, *_hindrance(before, after))
 
 
 def _phase(before: TrainingJobStatus, after: TrainingJobStatus) -> Iterator[EmitEvent]:
@@ -52,6 +53,18 @@ def _phase(before: TrainingJobStatus, after: TrainingJobStatus) -> Iterator[Emit
         news = known is None or known.reason != running.reason
         if news and running.reason not in ended:
             yield _event("Warning", running.reason, running.message, fact=attempt)
+
+
+def _hindrance(before: TrainingJobStatus, after: TrainingJobStatus) -> Iterator[EmitEvent]:
+    """Yields the Event of a write that the API server refuses beside a live attempt."""
+    stalled, known = after.condition(ConditionType.STALLED), before.condition(ConditionType.STALLED)
+    running = after.condition(ConditionType.RUNNING)
+    if stalled is None or stalled.status != "True" or running is None:
+        return
+    news = known is None or (known.status, known.reason) != (stalled.status, stalled.reason)
+    if news and stalled.reason != running.reason:
+        fact = f"r{after.run}-a{after.attempt}"
+        yield _event("Warning", stalled.reason, stalled.message, fact=fact)
 
 
 def _endings(before: TrainingJobStatus, after: TrainingJobStatus) -> Iterator[EmitEvent]:

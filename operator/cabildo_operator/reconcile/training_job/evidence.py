@@ -4,7 +4,6 @@ Here: a pod's conditions, exit code and last word -> at most one piece of eviden
 choice among ranks. Next: `explain.py`, which takes the first that holds over all ranks.
 """
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -13,7 +12,12 @@ from cabildo_api.exit_codes import SIGKILL_CODE, SIGTERM_CODE, ExitCode, exit_co
 from cabildo_api.reasons import Reason, remedy
 from cabildo_api.training_job_status import Cause
 from cabildo_operator.kube.objects import Terminated
-from cabildo_operator.reconcile.training_job.gang import Gang, Member, rank_of_name
+from cabildo_operator.reconcile.training_job.gang import (
+    POLICY_MESSAGE,
+    Gang,
+    Member,
+    rank_of_name,
+)
 
 PRECEDENCE: Final[Mapping[Cause, int]] = {
     Cause.COMPLETED: 0,
@@ -34,10 +38,6 @@ LOST_STATUS: Final = "ContainerStatusUnknown"
 """The kubelet's word for a container that it no longer finds, say after the node rebooted."""
 NODE_GONE: Final = "DeletionByPodGC"
 """The reason by which the collector removes the pods of a Node that was deleted."""
-_POLICY_MESSAGE: Final = re.compile(
-    r"(?:Container \S+ for pod|Pod) \S+/(?P<pod>\S+)"
-    r" (?:failed with exit code (?P<code>\d+)|has condition DisruptionTarget) "
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,7 +158,7 @@ def _non_retryable(member: Member, *, ended: Terminated, code: ExitCode, gang: G
 def _from_policy(member: Member, *, gang: Gang) -> Evidence | None:
     """Returns what the Job's FailureTarget message tells about a pod that is gone."""
     failure = gang.failure
-    match = _POLICY_MESSAGE.match(failure.message) if failure else None
+    match = POLICY_MESSAGE.match(failure.message) if failure else None
     if match is None or rank_of_name(match["pod"]) != member.rank:
         return None
     who = f"rank {member.rank} (pod {match['pod']}, gone)"

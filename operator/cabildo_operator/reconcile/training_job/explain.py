@@ -1,12 +1,13 @@
 """Why an attempt ended: one cause over all ranks, and when it is sure.
 
-Here: the rules of DESIGN section 4, "causes and charges". Never here: what follows from a cause;
-that is `course.py`. Next: `attempts.py`, which writes the ending into the ledger.
+Here: which rank's evidence counts, and how long to wait for more. Never here: what follows from a
+cause; that is `course.py`. Next: `attempts.py`, which writes the ending into the ledger.
 """
 
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
+from cabildo_api.exit_codes import ExitCode
 from cabildo_api.reasons import Reason
 from cabildo_api.result import Outcome, Result
 from cabildo_api.training_job_status import Cause
@@ -197,6 +198,14 @@ def _absent(gang: Gang) -> Evidence | None:
 
 
 def _unexplained(gang: Gang) -> Evidence:
+    """Returns what is left when no rank has a word of its own: obedience, else the Job's words."""
+    for member in gang.members:
+        if member.terminated is not None and member.terminated.exit_code == ExitCode.PREEMPTED:
+            return Evidence(
+                cause=Cause.PREEMPTED,
+                reason=Reason.PREEMPTED,
+                message=f"{_pod_name(member, gang=gang)} was told to stop.",
+            )
     failure = gang.failure
     text = f"{failure.reason}: {failure.message}" if failure else "no condition"
     return Evidence(

@@ -1,6 +1,6 @@
 """One attempt as it is in the cluster: its Job and the pod of each rank.
 
-Here: facts about ranks in the words of the design (ended, lost, told to stop). Never here: what
+Here: facts about ranks: ended, lost, told to stop. Never here: what
 they mean for the run. Next: `explain.py` for causes, `troubles.py` for what holds pods up.
 """
 
@@ -19,6 +19,11 @@ FAILURE_CONDITIONS: Final = ("FailureTarget", "Failed")
 """FailureTarget comes at once; Failed waits for the end of every pod, even a lost one."""
 SUCCESS_CONDITIONS: Final = ("SuccessCriteriaMet", "Complete")
 DISRUPTION: Final = "DisruptionTarget"
+POLICY_MESSAGE: Final = re.compile(
+    r"(?:Container \S+ for pod|Pod) \S+/(?P<pod>\S+)"
+    r" (?:failed with exit code (?P<code>\d+)|has condition DisruptionTarget) "
+)
+"""What the Job controller writes when a rule of the failure policy matched a pod."""
 _INDEX: Final = re.compile(r"-(\d+)-[a-z0-9]+$")
 
 
@@ -32,6 +37,7 @@ class Member:
         departed: Whether the pod is gone.
         node_lost: Whether its node is not ready, or gone.
         failed_at: When the Job was given up, if it was.
+        blamed: Whether the Job's message names this pod: it had failed before any was stopped.
     """
 
     rank: int
@@ -39,6 +45,7 @@ class Member:
     departed: bool = False
     node_lost: bool = False
     failed_at: datetime | None = None
+    blamed: bool = False
 
     @property
     def terminated(self) -> Terminated | None:
@@ -179,6 +186,7 @@ def gang_of(observed: Observed, *, run: int, attempt: int, nodes: int) -> Gang:
     size = (job.spec.completions if job and job.spec.completions else None) or nodes
     failure = _first_true(job, FAILURE_CONDITIONS)
     failed_at = failure.last_transition_time if failure else None
+    blamed = blamed_pod(failure)
     seen: dict[int, tuple[Pod, bool]] = {}
     mine = {names.LABEL_RUN: str(run), names.LABEL_ATTEMPT: str(attempt)}.items()
     for pods, departed in ((observed.departed, True), (observed.pods, False)):
@@ -196,10 +204,17 @@ def gang_of(observed: Observed, *, run: int, attempt: int, nodes: int) -> Gang:
                 departed=known[1] if known else False,
                 node_lost=known is not None and _is_lost(known[0], observed),
                 failed_at=failed_at,
+                blamed=known is not None and known[0].metadata.name == blamed,
             )
         )
     name = names.job_name(observed.meta.name, run, attempt)
     return Gang(name=name, run=run, attempt=attempt, job=job, members=tuple(members))
+
+
+def blamed_pod(failure: Condition | None) -> str:
+    """Returns the name of the pod whose failure made the Job controller give the Job up."""
+    match = POLICY_MESSAGE.match(failure.message) if failure else None
+    return match["pod"] if match else ""
 
 
 def rank_of(pod: Pod) -> int | None:

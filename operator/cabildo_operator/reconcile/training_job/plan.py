@@ -28,6 +28,7 @@ from cabildo_operator.reconcile.training_job.render.job import render_job
 from cabildo_operator.reconcile.training_job.render.service import has_drifted, render_service
 from cabildo_operator.reconcile.training_job.settings import PlanSettings
 from cabildo_operator.reconcile.training_job.status import build_status
+from cabildo_operator.reconcile.training_job.troubles import Trouble
 
 JOBS_KEPT: Final = 3
 """How many attempts' Jobs stay for their logs."""
@@ -66,29 +67,46 @@ def _children(
     observed: Observed, *, spec: TrainingJobSpec, standing: Standing, settings: PlanSettings
 ) -> list[Action]:
     """Returns what creates the children that are missing: claim, Service, then the Job."""
-    owner, actions = observed.owner, list[Action]()
-    if not standing.starts and standing.phase not in {
-        Phase.PENDING,
-        Phase.RUNNING,
-        Phase.RESTARTING,
-    }:
-        return []
     if standing.starts:
-        template = spec.checkpoint.storage.claim_template
-        if template is not None and names.claim_name(owner.name) not in observed.claims:
-            actions.append(Create(body=render_claim(template, owner=owner)))
-    if observed.service is None:
-        if standing.starts or standing.ledger.attempt:
-            actions.append(Create(body=render_service(owner), owner_uid=owner.uid))
-    elif has_drifted(observed.service, owner=owner):
-        actions.append(Apply(body=render_service(owner), uid=observed.service.metadata.uid))
-    if standing.starts:
-        ledger = standing.ledger
-        body = render_job(
-            owner, spec=spec, run=ledger.run, attempt=ledger.attempt + 1, settings=settings
-        )
-        actions.append(Create(body=body, owner_uid=owner.uid, requires_fresh_read=True))
-    return actions
+        return _start(observed, spec=spec, standing=standing, settings=settings)
+    if standing.phase in {Phase.PENDING, Phase.RUNNING, Phase.RESTARTING}:
+        return _service(observed) if standing.ledger.attempt else []
+    return []
+
+
+def _start(
+    observed: Observed, *, spec: TrainingJobSpec, standing: Standing, settings: PlanSettings
+) -> list[Action]:
+    """Returns what starts an attempt; the first write asks for a fresh look at the object.
+
+    A cache that is behind must not start an attempt, nor leave a claim that nobody owns.
+    """
+    owner, ledger, actions = observed.owner, standing.ledger, list[Action]()
+    template = spec.checkpoint.storage.claim_template
+    if template is not None and names.claim_name(owner.name) not in observed.claims:
+        actions.append(Create(body=render_claim(template, owner=owner)))
+    actions += _service(observed)
+    body = render_job(
+        owner, spec=spec, run=ledger.run, attempt=ledger.attempt + 1, settings=settings
+    )
+    actions.append(Create(body=body, owner_uid=owner.uid))
+    first = next(index for index, action in enumerate(actions) if isinstance(action, Create))
+    return [
+        replace(action, requires_fresh_read=True)
+        if isinstance(action, Create) and index == first
+        else action
+        for index, action in enumerate(actions)
+    ]
+
+
+def _service(observed: Observed) -> list[Action]:
+    """Returns what makes or mends the Service."""
+    owner, service = observed.owner, observed.service
+    if service is None:
+        return [Create(body=render_service(owner), owner_uid=owner.uid)]
+    if has_drifted(service, owner=owner):
+        return [Apply(body=render_service(owner), uid=service.metadata.uid)]
+    return []
 
 
 def _deletions(observed: Observed, *, standing: Standing) -> list[Action]:
@@ -134,9 +152,12 @@ def _refused(standing: Standing, *, refusal: Refusal) -> Standing:
     conflict = refusal.reason == Reason.CHILD_NAME_CONFLICT
     reason = Reason.CHILD_NAME_CONFLICT if conflict else Reason.CREATE_REFUSED
     message = f"{refusal.kind} {refusal.name}: {refusal.message.rstrip('. ')}. {reason.remedy}"
+    hindrance = Trouble(reason=reason, message=message)
     if not standing.starts:
-        return standing
-    return replace(standing, reason=reason, message=message, starts=False, stops=())
+        return replace(standing, hindrance=hindrance)
+    return replace(
+        standing, reason=reason, message=message, starts=False, stops=(), hindrance=hindrance
+    )
 
 
 def _plan_unreadable(observed: Observed, *, now: datetime) -> Plan:

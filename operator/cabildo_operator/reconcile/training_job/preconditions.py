@@ -6,6 +6,7 @@ pods later (`troubles.py`). Next: `course.py`.
 """
 
 from cabildo_api import names
+from cabildo_api.checkpoint import CheckpointStorage
 from cabildo_api.reasons import Reason
 from cabildo_api.training_job import TrainingJobSpec
 from cabildo_operator.reconcile.training_job.observed import Observed
@@ -37,7 +38,7 @@ def _checkpoint_claim(observed: Observed, *, spec: TrainingJobSpec) -> Trouble |
         return _claim(observed, storage.claim_name, field="spec.checkpoint.storage.claimName")
     name = names.claim_name(observed.meta.name)
     if name in observed.claims:
-        return _claim(observed, name, field="spec.checkpoint.storage.claimTemplate")
+        return _own_claim(observed, name, storage=storage)
     wanted = storage.claim_template.storage_class_name if storage.claim_template else ""
     if wanted and wanted not in observed.storage_classes:
         field = "spec.checkpoint.storage.claimTemplate.storageClassName"
@@ -49,6 +50,40 @@ def _checkpoint_claim(observed: Observed, *, spec: TrainingJobSpec) -> Trouble |
             " no default class",
         )
     return None
+
+
+def _own_claim(observed: Observed, name: str, *, storage: CheckpointStorage) -> Trouble | None:
+    """Returns what forbids the claim that bears the name of ours.
+
+    One that an earlier object of this name left behind is used again, on purpose: that is what
+    retentionPolicy Retain is for. One that is still to be collected, or somebody else's, is not.
+    """
+    claim, field = observed.claims[name], "spec.checkpoint.storage.claimTemplate"
+    labels = claim.metadata.labels
+    if (labels.get(names.LABEL_MANAGED_BY), labels.get(names.LABEL_NAME)) != (
+        names.MANAGED_BY,
+        observed.meta.name,
+    ):
+        return _missing(
+            Reason.CHILD_NAME_CONFLICT,
+            f"claim '{name}' exists and was not made by this operator. To use it, name it in"
+            " spec.checkpoint.storage.claimName",
+        )
+    owner = claim.metadata.controller_uid
+    if owner not in ("", observed.meta.uid):
+        return Trouble(
+            reason=Reason.CLAIM_PENDING,
+            message=f"{field}: claim '{name}' of a deleted TrainingJob is still being removed.",
+        )
+    left_behind = labels.get(names.LABEL_UID) != observed.meta.uid
+    template = storage.claim_template
+    if left_behind and template is not None and template.retention_policy == "Delete":
+        return _missing(
+            Reason.CHILD_NAME_CONFLICT,
+            f"claim '{name}' was left behind by an earlier TrainingJob and would outlive this one"
+            " although retentionPolicy is Delete. Delete the claim, or write Retain",
+        )
+    return _claim(observed, name, field=field)
 
 
 def _data_claims(observed: Observed, *, spec: TrainingJobSpec) -> Trouble | None:

@@ -36,6 +36,7 @@ PROGRESS_FIELDS: Final = frozenset(
 """Fields that change all the time: a change in these alone need not be written at once."""
 FINISHED_PHASES: Final = frozenset({Phase.SUCCEEDED, Phase.FAILED})
 CORRUPT_KEPT: Final = 4
+"""The first ones tell enough; the trainer's log has them all."""
 
 
 def build_status(
@@ -65,6 +66,7 @@ def build_status(
             reason=standing.reason,
             message=standing.message,
             accepted=True,
+            hindrance=standing.hindrance,
             previous=previous,
             generation=generation,
             now=now,
@@ -97,9 +99,8 @@ def with_corrupt_checkpoints(standing: Standing, *, report: Report | None) -> Le
         told += [item.path for item in result.corrupt_checkpoints]
     known = list(record.corrupt_checkpoints)
     known += [path for path in dict.fromkeys(told) if path not in known]
-    if len(known) == len(record.corrupt_checkpoints) or len(known) > CORRUPT_KEPT:
-        return ledger
-    return ledger.with_record(record.model_copy(update={"corrupt_checkpoints": tuple(known)}))
+    update = {"corrupt_checkpoints": tuple(known[:CORRUPT_KEPT])}
+    return ledger.with_record(record.model_copy(update=update))
 
 
 def _pods(standing: Standing, *, nodes: int) -> dict[str, Any]:

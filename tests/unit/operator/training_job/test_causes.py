@@ -1,4 +1,4 @@
-"""One cause an attempt, one charge a cause: the table of DESIGN section 4."""
+"""One cause an attempt, one charge a cause: the whole table."""
 
 from __future__ import annotations
 
@@ -464,3 +464,31 @@ def test_a_job_whose_charge_awaits_a_verdict_is_not_removed() -> None:
     world.set_node("node1", ready=False)
     world.rest()
     assert world.jobs()[0] == "net-r1-a3"
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_a_pod_deleted_and_ended_within_one_second_costs_nothing(named: bool) -> None:
+    """Its deletion and the Job's failure then bear the same time."""
+    world = World()
+    world.start()
+    pod = world.pod(0)["metadata"]["name"]
+    world.delete_pod(pod)
+    for rank in (0, 1):
+        world.end(rank, 75)
+    blamed = pod if named else world.pod(1)["metadata"]["name"]
+    world.fail_job(
+        f"Container trainer for pod lab/{blamed} failed with exit code 75 matching FailJob rule"
+    )
+    world.rest()
+    assert only(world).charged is False
+
+
+def test_ranks_that_only_obeyed_are_not_charged() -> None:
+    world = World()
+    world.start()
+    for rank in (0, 1):
+        world.delete_pod(world.pod(rank)["metadata"]["name"])
+        world.end(rank, 75)
+    world.fail_job(reason="Weird", message="for no reason")
+    world.rest()
+    assert (only(world).reason, only(world).charged) == ("Preempted", False)

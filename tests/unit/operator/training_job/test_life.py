@@ -31,13 +31,15 @@ def test_the_first_visit_creates_claim_service_and_job_in_this_order(world: Worl
     ]
 
 
-def test_only_the_job_of_an_attempt_demands_a_fresh_read(world: World) -> None:
-    fresh = [action for action in world.plan().actions if isinstance(action, Create)]
-    assert [(action.kind, action.requires_fresh_read) for action in fresh] == [
-        ("PersistentVolumeClaim", False),
-        ("Service", False),
-        ("Job", True),
-    ]
+def test_the_first_write_of_a_start_demands_a_fresh_read(world: World) -> None:
+    def asked() -> list[tuple[str, bool]]:
+        found = [action for action in world.plan().actions if isinstance(action, Create)]
+        return [(action.kind, action.requires_fresh_read) for action in found]
+
+    assert asked() == [("PersistentVolumeClaim", True), ("Service", False), ("Job", False)]
+    for action in world.plan().actions[:2]:
+        world.carry_out(action)
+    assert asked() == [("Job", True)]
 
 
 def test_all_conditions_are_there_from_the_first_visit_on(world: World) -> None:
@@ -277,12 +279,44 @@ def test_a_refused_child_is_explained_and_nothing_is_counted(
     assert not world.is_true("Stalled")
 
 
-def test_a_refusal_beside_a_live_attempt_changes_nothing(world: World) -> None:
+def test_a_refusal_beside_a_live_attempt_is_told_and_lets_it_run(world: World) -> None:
     world.start()
-    before = world.status
     refusal = Refusal(kind="Service", name="net", code=403, reason="Forbidden", message="no")
-    world.write_status(world.plan(refusal=refusal))
-    assert world.status == before
+    made = world.plan(refusal=refusal)
+    world.write_status(made)
+    assert [(type(one).__name__, one.reason) for one in made.actions] == [
+        ("EmitEvent", "CreateRefused")
+    ]
+    assert world.plan(refusal=refusal).actions == ()
+    assert world.status.phase is Phase.RUNNING
+    stalled = world.status.condition("Stalled")
+    assert stalled is not None
+    assert (stalled.status, stalled.reason) == ("True", "CreateRefused")
+    assert "Service net: no." in stalled.message
+    world.rest()
+    assert not world.is_true("Stalled")
+
+
+def test_of_many_damaged_checkpoints_the_first_four_are_told(world: World) -> None:
+    world.start()
+    many = [{"path": f"step-{number}", "reason": "digest"} for number in range(6)]
+    body = ProgressReport.model_validate(
+        {"trainerStatus": {}, "cabildo": {"corruptCheckpoints": many}}
+    )
+    world.stores.reports.post(KEY, report=report(attempt=1, body=body))
+    world.rest()
+    told = [event for event in world.events if event.reason == "CheckpointCorrupt"]
+    assert len(told) == 4
+
+
+def test_damage_that_only_the_result_record_tells_is_told_too(world: World) -> None:
+    world.start()
+    damage = ({"path": "step-1.corrupt", "reason": "digest"},)
+    world.end(1, 75)
+    world.end(0, 75, message=world.result(outcome="preempted", corrupt_checkpoints=damage))
+    world.fail_job()
+    world.rest()
+    assert "CheckpointCorrupt" in [event.reason for event in world.events]
 
 
 def test_a_spec_that_cannot_be_read_is_final_until_it_changes(world: World) -> None:

@@ -11,6 +11,12 @@ from unit.operator.training_job.world import KEY, World, condition
 
 FILE = {"name": "prices", "file": {"uri": "pvc://prices/a/b.csv"}}
 
+OURS = {
+    names.LABEL_MANAGED_BY: names.MANAGED_BY,
+    names.LABEL_NAME: KEY.name,
+    names.LABEL_UID: "the-one-before",
+}
+
 
 def waits_for(world: World, reason: str) -> str:
     world.rest()
@@ -19,7 +25,7 @@ def waits_for(world: World, reason: str) -> str:
     assert world.running()[0] == reason
     assert remedy(reason) in world.running()[1]
     assert world.is_true("Accepted"), "a dangling reference is no fault of the spec"
-    assert not world.is_true("Stalled")
+    assert world.is_true("Stalled") == (reason == "ChildNameConflict")
     return world.running()[1]
 
 
@@ -49,9 +55,33 @@ def test_a_default_storage_class_is_awaited() -> None:
 
 def test_a_claim_that_is_there_already_is_used_and_asks_for_no_class() -> None:
     world = World(storage_class=False)
-    world.add_claim("net-checkpoints")
+    world.add_claim("net-checkpoints", labels=OURS)
     world.rest()
     assert world.created == ["Service/net", "Job/net-r1-a1"]
+
+
+def test_a_strangers_claim_of_our_name_is_not_written_into() -> None:
+    world = World()
+    world.add_claim("net-checkpoints")
+    assert "spec.checkpoint.storage.claimName" in waits_for(world, "ChildNameConflict")
+    world.remove("PersistentVolumeClaim", "net-checkpoints")
+    world.rest()
+    assert "PersistentVolumeClaim/net-checkpoints" in world.created
+
+
+def test_a_claim_that_is_still_to_be_collected_is_not_used() -> None:
+    world = World()
+    owner = {"kind": "TrainingJob", "name": "net", "uid": "the-one-before", "controller": True}
+    world.add_claim("net-checkpoints", labels=OURS, ownerReferences=[owner])
+    world.rest()
+    assert world.created == []
+    assert world.running()[0] == "ClaimPending"
+
+
+def test_a_claim_left_behind_cannot_be_deleted_with_this_object() -> None:
+    world = World(checkpoint=storage(claimTemplate={"retentionPolicy": "Delete"}))
+    world.add_claim("net-checkpoints", labels=OURS)
+    assert "write Retain" in waits_for(world, "ChildNameConflict")
 
 
 def test_a_claim_of_the_users_is_awaited_by_name() -> None:

@@ -1,7 +1,6 @@
 """Security contexts that pass the Pod Security level `restricted`.
 
-Here: the contexts of pod and container. Never here: a way to loosen them; that enters the API with
-an issue of its own. Next: `job.py`.
+Here: the contexts of pod and container. Never here: a way to loosen them. Next: `job.py`.
 """
 
 from typing import Any, Final
