@@ -11,12 +11,12 @@ import os
 import time
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any, Final
 
 from cabildo_cli.errors import CliError
 
-if TYPE_CHECKING:
-    from pathlib import Path
+DEFAULT_KUBECONFIG: Final = "~/.kube/config"
 
 
 @dataclass(frozen=True)
@@ -47,10 +47,12 @@ class ClusterClients:
     Args:
         api_client: The configured `kubernetes.client.ApiClient`.
         namespace: The namespace of the context, `default` where it names none.
+        context: The context's name; empty in a pod, which has none.
     """
 
     api_client: Any
     namespace: str
+    context: str
 
     @classmethod
     def from_environment(cls) -> ClusterClients:
@@ -68,19 +70,24 @@ class ClusterClients:
 
         configuration = client.Configuration()
         try:
-            config.load_config(config_file=path, client_configuration=configuration)
+            if path or Path(DEFAULT_KUBECONFIG).expanduser().exists():
+                config.load_kube_config(path, client_configuration=configuration)
+            else:
+                config.load_incluster_config(client_configuration=configuration)
         except config.ConfigException as error:
             raise CliError(
                 f"no cluster to talk to: {error}",
                 remedy="Set KUBECONFIG, or bring one up with: cabildo cluster up",
             ) from error
-        namespace = "default"
         try:
-            _, context = config.list_kube_config_contexts(config_file=path)
-            namespace = context["context"].get("namespace", namespace)
+            _, active = config.list_kube_config_contexts(config_file=path)
         except config.ConfigException:
-            pass  # in a pod there is no context
-        return cls(api_client=client.ApiClient(configuration), namespace=namespace)
+            active = {"name": "", "context": {}}  # in a pod there is none
+        return cls(
+            api_client=client.ApiClient(configuration),
+            namespace=active["context"].get("namespace", "default"),
+            context=active["name"],
+        )
 
     @cached_property
     def custom_objects(self) -> Any:

@@ -24,7 +24,7 @@ from rich.console import Console
 
 from cabildo_api.names import GROUP, LABEL_ATTEMPT, LABEL_RUN, LABEL_UID, PLURAL, VERSION
 from cabildo_cli.checkout import find_checkout
-from cabildo_cli.clients import ClusterClients
+from cabildo_cli.clients import DEFAULT_KUBECONFIG, ClusterClients
 from cabildo_cli.errors import CliError
 from cabildo_cli.follow import follow_training_job, is_true
 from cabildo_cli.result_table import NET, comparison, print_result
@@ -129,9 +129,8 @@ def _bring_up(cluster: str, *, name: str, registry: str, checkout: Path, times: 
     from cabildo_local.reporter import LineReporter  # noqa: PLC0415
 
     reporter = LineReporter(sys.stderr)
-    if cluster == "local":
-        with times.measure("packages"):
-            ensure_packages(reporter=reporter)
+    with times.measure("packages"):
+        ensure_packages(reporter=reporter)
     with ThreadPoolExecutor(max_workers=1) as beside:
 
         def build_timed() -> Any:
@@ -158,7 +157,9 @@ def _place(cluster: str, *, name: str, registry: str, checkout: Path, reporter: 
                 "--cluster kubeconfig needs a registry that the cluster's nodes can pull from",
                 remedy="Give REGISTRY=host:port",
             )
-        kubeconfig = Path(os.environ.get("KUBECONFIG", Path.home() / ".kube" / "config"))
+        kubeconfig = Path(os.environ.get("KUBECONFIG") or Path(DEFAULT_KUBECONFIG).expanduser())
+        context = ClusterClients.from_kubeconfig(kubeconfig).context
+        reporter.note(f"the operator goes into the cluster of the context {context!r}")
         return Place(kubeconfig=kubeconfig, registry=registry)
     from cabildo_local.cluster import up  # noqa: PLC0415
     from cabildo_local.settings import ClusterSettings  # noqa: PLC0415
