@@ -256,7 +256,6 @@ class Operator:
             kind=kind,
             resource=TRAINING_JOBS,
             writer=writer,
-            direct=lambda key, directive: stores.reports.direct(key, directive=directive),
         )
         return Loop(
             self._client,

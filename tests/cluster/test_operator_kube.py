@@ -302,12 +302,20 @@ async def test_a_watch_that_ends_is_opened_again_where_it_ended(
         return await original(*args, **kwargs)
 
     monkeypatch.setattr(api, "list_page", counted)
+    watches: asyncio.Queue[None] = asyncio.Queue()
+    watch = api.watch
+
+    def opened(*args: Any, **kwargs: Any) -> Any:
+        watches.put_nowait(None)
+        return watch(*args, **kwargs)
+
+    monkeypatch.setattr(api, "watch", opened)
     async with mirror(api, selector=f"test={namespace}") as seen:
         for number in range(3):
             kube.create(RAW_JOBS, job(namespace, name=f"job-{number}"), namespace=namespace)
             wanted = number + 1
             await seen.until(lambda wanted=wanted: len(seen.store) == wanted)
-            await asyncio.sleep(1.1)
+            await asyncio.wait_for(watches.get(), timeout=WITHIN_S)
         assert len(lists) == 1
         assert seen.changes.count((None, "job-0")) == 1
 

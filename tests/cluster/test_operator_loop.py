@@ -14,9 +14,9 @@ import pytest
 from cabildo_operator import errors
 from cabildo_operator.app import TRAINING_JOBS
 from cabildo_operator.handlers.intake import decode
-from cabildo_operator.kube.actions import Create
+from cabildo_operator.kube.actions import Create, EmitEvent
 from cabildo_operator.kube.client import ApiClient
-from cabildo_operator.kube.events import EventRecorder
+from cabildo_operator.kube.events import EventRecorder, Regarding
 from cabildo_operator.kube.objects import CustomResource, Job
 from cabildo_operator.kube.resources import JOBS
 from cabildo_operator.kube.store import ObjectKey, Store
@@ -42,6 +42,18 @@ class Results:
         self.all.append(result)
 
 
+class Told(EventRecorder):
+    """Notes Events instead of posting them."""
+
+    def __init__(self, api: ApiClient, *, controller: str, instance: str) -> None:
+        super().__init__(api, controller=controller, instance=instance)
+        self.told: list[EmitEvent] = []
+
+    def emit(self, event: EmitEvent, *, regarding: Regarding) -> None:
+        assert regarding.name == "one"
+        self.told.append(event)
+
+
 class Workbench:
     """One object, a loop, and a plan that the test sets."""
 
@@ -54,7 +66,7 @@ class Workbench:
         self.queue = WorkQueue(clock=asyncio.get_running_loop())
         self.counter = WriteCounter()
         self.results = Results()
-        self.directives: list[str] = []
+        self.events = Told(self.api, controller="test", instance="test")
         self.plan: Planner = lambda _obj, _refusal: Plan()
         body = training_job("one", spec=E2E_SPEC)
         self.raw: Object = kube.create(RAW_TRAINING_JOBS, body, namespace=namespace)
@@ -62,7 +74,6 @@ class Workbench:
         self.loop = self._make_loop()
 
     def _make_loop(self) -> Loop:
-        events = EventRecorder(self.api, controller="test", instance="test")
         kind: Kind[CustomResource] = Kind(
             name="TrainingJob",
             objects=self.objects,
@@ -77,10 +88,9 @@ class Workbench:
                 self.api,
                 field_manager="cabildo-test",
                 children={"Job": (JOBS, self.jobs)},
-                events=events,
+                events=self.events,
                 counter=self.counter,
             ),
-            direct=lambda _key, directive: self.directives.append(directive),
         )
         return Loop(
             self.api,
@@ -147,13 +157,12 @@ async def test_a_visit_acts_then_writes_the_status_and_the_next_does_nothing(
     def plan(obj: CustomResource, _: Refusal | None) -> Plan:
         known = bench.jobs.get((bench.key.namespace, "one-r1-a1"))
         actions = () if known else (bench.job(obj),)
-        return Plan(actions=actions, status={"phase": "Running", "run": 1}, directive="checkpoint")
+        return Plan(actions=actions, status={"phase": "Running", "run": 1})
 
     bench.plan = plan
     assert await bench.visit() == "success"
     assert bench.created()
     assert bench.server_side["status"] == {"phase": "Running", "run": 1}
-    assert bench.directives == ["checkpoint"]
     assert bench.counter.count == 2
     assert await bench.visit() == "success"
     assert bench.counter.count == 2, "a steady object is not written"
@@ -237,7 +246,8 @@ async def test_a_refused_action_is_explained_in_the_status_and_tried_again(
         if refusal is None:
             return Plan(actions=(bench.job(obj, parallelism=-1),), status={"phase": "Running"})
         refusals.append(refusal)
-        return Plan(status={"phase": "Pending"})
+        told = EmitEvent(type="Warning", reason="CreateRefused", message=refusal.message)
+        return Plan(actions=(bench.job(obj), told), status={"phase": "Pending"})
 
     bench.plan = plan
     assert await bench.visit() == "error"
@@ -245,6 +255,8 @@ async def test_a_refused_action_is_explained_in_the_status_and_tried_again(
     assert (refusals[0].kind, refusals[0].name) == ("Job", "one-r1-a1")
     assert (refusals[0].code, refusals[0].reason) == (422, "Invalid")
     assert "parallelism" in refusals[0].message
+    assert not bench.created(), "of that plan only the Event is carried out"
+    assert [event.reason for event in bench.events.told] == ["CreateRefused"]
     assert await asyncio.wait_for(bench.queue.get(), timeout=10) == bench.key
     bench.queue.done(bench.key)
     await bench.visit()

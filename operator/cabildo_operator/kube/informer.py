@@ -77,8 +77,6 @@ class Informer(Generic[T]):
                 await self._follow(version)
             except errors.ExpiredError:
                 logger.info("%s: resourceVersion expired, listing again", self.kind)
-            except TimeoutError:
-                logger.warning("%s: silent for %.0f s, listing again", self.kind, self._silence_s)
             except (errors.ApiError, msgspec.DecodeError) as error:
                 failures += 1
                 delay = backoff_s(failures)
@@ -122,8 +120,11 @@ class Informer(Generic[T]):
     async def _lines(self, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         rest = b""
         while True:
-            async with asyncio.timeout(self._silence_s):
-                chunk = await anext(chunks, None)
+            try:
+                async with asyncio.timeout(self._silence_s):
+                    chunk = await anext(chunks, None)
+            except TimeoutError as error:
+                raise errors.UnavailableError(f"silent for {self._silence_s:.1f} s") from error
             if chunk is None:
                 return
             self._heard()

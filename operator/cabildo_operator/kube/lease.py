@@ -127,11 +127,14 @@ class LeaseElector:
         renewed_at = time.monotonic()
         while True:
             await asyncio.sleep(self._times.renew_s)
+            # Others count from when the record changes, which may be right after it is sent.
+            asked_at = time.monotonic()
             while not await self._renew(renewed_at + self._times.renew_deadline_s):
                 if time.monotonic() - renewed_at > self._times.renew_deadline_s:
                     self._lose("it could not be renewed in time")
                 await asyncio.sleep(self._times.retry_s)
-            renewed_at = time.monotonic()
+                asked_at = time.monotonic()
+            renewed_at = asked_at
 
     async def _renew(self, deadline: float) -> bool:
         if self._held is None:

@@ -27,10 +27,11 @@ class ObjectKey(NamedTuple):
 class Store(Generic[T]):
     """Objects of one kind.
 
-    An older version of an object never replaces a newer one of the same UID. `resourceVersion`s
-    are compared as numbers, which Kubernetes guarantees for its own storage. With
-    `departed_for_s` the last state of removed objects can be asked for so long: how a pod ended
-    may be visible for milliseconds only.
+    An older version never replaces a newer one, also not when the name belongs to another UID by
+    now: kopf may deliver the last events of a deleted object after the first ones of its successor.
+    `resourceVersion`s are compared as numbers, which Kubernetes guarantees for its own storage.
+    With `departed_for_s` the last state of removed objects can be asked for so long: how a pod
+    ended may be visible for milliseconds only.
     """
 
     def __init__(
@@ -156,8 +157,7 @@ class Store(Generic[T]):
         key = key_of(obj)
         known = self._objects.get(key)
         if known is not None:
-            same = known.metadata.uid == obj.metadata.uid
-            if same and version_of(known) > version_of(obj):
+            if version_of(known) > version_of(obj):
                 return known
             self._unindex(key, known)
         self._objects[key] = obj

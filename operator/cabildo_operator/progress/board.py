@@ -1,8 +1,7 @@
-"""The latest report of each object's current attempt, and what its trainer is to be told.
+"""The latest report of each object's current attempt.
 
-`server.py` posts, `observed.py` reads, `reconcile/loop.py` leaves directives, telemetry shows
-the values; when the object goes, so does its place here. In memory only: after a restart the
-next report fills it again.
+`server.py` posts, `observed.py` reads, telemetry shows the values; when the object goes, so does
+its place here. In memory only: after a restart the next report fills it again.
 """
 
 from collections.abc import Iterator
@@ -35,11 +34,10 @@ class Report:
 
 
 class ProgressBoard:
-    """Latest reports and directives by object."""
+    """Latest reports by object."""
 
     def __init__(self) -> None:
         self._reports: dict[ObjectKey, Report] = {}
-        self._directives: dict[ObjectKey, str] = {}
 
     def __iter__(self) -> Iterator[tuple[ObjectKey, Report]]:
         return iter(tuple(self._reports.items()))
@@ -53,18 +51,6 @@ class ProgressBoard:
         report = self._reports.get(key)
         return report if report is not None and report.uid == uid else None
 
-    def direct(self, key: ObjectKey, *, directive: str) -> None:
-        """Leave word for the trainer's next report."""
-        if directive == "none":
-            self._directives.pop(key, None)
-        else:
-            self._directives[key] = directive
-
-    def directive(self, key: ObjectKey) -> str:
-        """What the trainer is to be told."""
-        return self._directives.get(key, "none")
-
     def forget(self, key: ObjectKey) -> None:
         """The object is gone."""
         self._reports.pop(key, None)
-        self._directives.pop(key, None)

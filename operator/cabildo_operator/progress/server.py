@@ -1,8 +1,8 @@
 """The progress API: `POST /v1alpha1/namespaces/<ns>/trainingjobs/<name>/status` over TLS.
 
 Speaks the wire format of Kubeflow Trainer's status server, so that clients made for it work
-unchanged. A good report goes to `board.py`, wakes the object's key and is answered with a
-directive; anything else gets a 4xx with `{"error", "reason"}`. Writes nothing to the API server.
+unchanged. A good report goes to `board.py` and wakes the object's key; anything else gets a 4xx
+with `{"error", "reason"}`. Writes nothing to the API server.
 """
 
 import logging
@@ -16,7 +16,7 @@ from aiohttp import web
 from pydantic import ValidationError
 
 from cabildo_api import names
-from cabildo_api.progress import Directive, ProgressAnswer, ProgressReport
+from cabildo_api.progress import ProgressAnswer, ProgressReport
 from cabildo_operator import errors
 from cabildo_operator.kube.objects import CustomResource, Pod
 from cabildo_operator.kube.store import ObjectKey, Store
@@ -89,8 +89,7 @@ class ProgressServer:
         )
         self._board.post(key, report=report)
         self._wake(key)
-        answer = ProgressAnswer(directive=Directive(self._board.directive(key)))
-        return _json(200, answer.to_object())
+        return _json(200, ProgressAnswer().to_object())
 
 
 @web.middleware

@@ -42,13 +42,11 @@ class Plan:
         actions: Carried out in order; the first that fails ends the visit.
         status: The whole status as it should be, JSON-ready; None leaves it alone.
         wake_at: When to look again though nothing happens; None: never.
-        directive: What the trainer is told when it reports next.
     """
 
     actions: tuple[Action, ...] = ()
     status: dict[str, Any] | None = None
     wake_at: datetime | None = None
-    directive: str = "none"
 
 
 class Planner(Protocol[O_contra]):

@@ -16,7 +16,7 @@ from typing import Any, Final, Protocol
 import msgspec
 
 from cabildo_operator import errors
-from cabildo_operator.kube.actions import Action, Create
+from cabildo_operator.kube.actions import Action, Create, EmitEvent
 from cabildo_operator.kube.client import ApiClient
 from cabildo_operator.kube.events import Regarding
 from cabildo_operator.kube.objects import CustomResource
@@ -46,8 +46,6 @@ class Registration:
     kind: Kind[Any]
     resource: Resource[CustomResource]
     writer: Writer
-    direct: Callable[[ObjectKey, str], None]
-    """Leaves word for the trainer."""
 
 
 class ActionRefusedError(errors.OperatorError):
@@ -149,7 +147,7 @@ class Loop:
         except ActionRefusedError as error:
             refused = error
             plan = kind.plan(observed, now=now, refusal=error.refusal)
-        registration.direct(where, plan.directive)
+            await self._tell(registration, stored, plan)
         again_at = await self._write_status(registration, stored, plan)
         if refused is not None:
             raise refused
@@ -164,6 +162,13 @@ class Loop:
                 await registration.writer.execute(action, regarding=regarding)
             except (errors.RefusedError, errors.ChildNameConflictError) as error:
                 raise ActionRefusedError(_refusal(action, error), cause=error) from error
+
+    async def _tell(self, registration: Registration, stored: CustomResource, plan: Plan) -> None:
+        """Emit the Events of a plan that explains a refusal, and do nothing else of it."""
+        regarding = _regarding(registration.resource, stored)
+        for action in plan.actions:
+            if isinstance(action, EmitEvent):
+                await registration.writer.execute(action, regarding=regarding)
 
     async def _read_fresh(self, registration: Registration, stored: CustomResource) -> None:
         """Make sure that nothing about the object changed since it was observed.

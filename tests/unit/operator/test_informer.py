@@ -155,11 +155,14 @@ async def test_an_expired_version_means_a_new_list() -> None:
     assert [q["resourceVersion"] for q in script.asked if "watch" in q][-1] == "9"
 
 
-async def test_a_silent_connection_is_given_up_and_everything_is_listed_again() -> None:
+async def test_a_silent_connection_is_given_up_and_everything_is_listed_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     script = Script(lists=[page(version=5), page(job("a", version=6), version=6)], watches=[[None]])
     async with mirror(script, silence_s=0.2) as seen:
         await seen.until("+a")
     assert script.listed >= 2
+    assert "silent for 0.2 s" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -63,9 +63,11 @@ def test_an_older_version_never_replaces_a_newer_one(store: Store[Pod]) -> None:
     assert store.get(("ns", "a")) == pod("a", version=7, node="n1")
 
 
-def test_another_uid_replaces_whatever_its_version(store: Store[Pod]) -> None:
+def test_a_late_event_of_a_deleted_object_does_not_hide_its_successor(store: Store[Pod]) -> None:
+    store.upsert(pod("a", uid="first", version=5))
+    store.upsert(pod("a", uid="second", version=9))
     store.upsert(pod("a", uid="first", version=7))
-    store.upsert(pod("a", uid="second", version=5))
+    store.delete(pod("a", uid="first", version=8))
     found = store.get(("ns", "a"))
     assert found is not None
     assert found.metadata.uid == "second"
