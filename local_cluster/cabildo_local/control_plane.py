@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 ISSUER = "https://kubernetes.default.svc.cluster.local"
 ETCD_URL = "http://127.0.0.1:2379"
 ETCD_PEER_URL = "http://127.0.0.1:2380"
-# 9 to 12 s after its last heartbeat a node is NotReady, so that tests of lost nodes are short.
+# 12 to 14 s after its last heartbeat a node is NotReady, so that tests of lost nodes are short.
 NODE_GRACE_S = 12
 NODE_CHECK_S = 2
 

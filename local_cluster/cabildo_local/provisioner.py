@@ -16,9 +16,12 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cabildo_local.api import CONFLICT, NOT_FOUND, Api, ApiError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 PROVISIONER = "cabildo.dev/local"
 PROVISIONED_BY = "pv.kubernetes.io/provisioned-by"
@@ -170,7 +173,7 @@ class Provisioner:
         }
         self._api.request("POST", f"/api/v1/namespaces/{metadata['namespace']}/events", body=event)
 
-    def follow(self, path: str, *, handle: Any) -> None:
+    def follow(self, path: str, *, handle: Callable[[dict[str, Any]], None]) -> None:
         """List a collection and watch it, for ever."""
         while True:
             try:

@@ -10,6 +10,7 @@ import json
 import os
 import signal
 import sys
+import threading
 import time
 import urllib.request
 from dataclasses import replace
@@ -210,7 +211,8 @@ def test_a_claim_that_a_folder_cannot_be_gets_an_event(api: Api, settings: Clust
     # In this process, so that what is said is seen; the program does the same.
     body = claim("block", volumeMode="Block", storageClassName="cabildo-local")
     made = api.request("POST", CLAIMS, body=body)
-    Provisioner(api, folder=settings.folder / "volumes").on_claim(made)
+    provisioner = Provisioner(api, folder=settings.folder / "volumes")
+    provisioner.on_claim(made)
     events = api.get(f"{DEFAULT}/events?fieldSelector=involvedObject.name=block")["items"]
     assert any("write Filesystem" in event["message"] for event in events)
     api.request("DELETE", f"{CLAIMS}/block")
@@ -233,6 +235,39 @@ def test_volumes_are_made_once_and_removed_when_released(
     provisioner.on_volume(released)
     wait_gone(api, f"{VOLUMES}/{name}")
     provisioner.on_volume(released)
+
+
+def test_the_provisioner_follows_what_happens_and_outlives_errors(
+    api: Api, settings: ClusterSettings
+) -> None:
+    provisioner = Provisioner(api, folder=settings.folder / "volumes")
+    seen: list[str] = []
+
+    class EnoughError(Exception):
+        """Ends the endless loop."""
+
+    def handle(claimed: dict[str, Any]) -> None:
+        seen.append(claimed["metadata"]["name"])
+        if seen.count("seen") == 1:
+            # What could not be done is tried again from a new list.
+            raise ApiError("the API server answered 500: x", status=500)
+        if "watched" in seen:
+            raise EnoughError
+
+    api.request("POST", CLAIMS, body=claim("seen", storageClassName="none"))
+
+    def follow() -> None:
+        with pytest.raises(EnoughError):
+            provisioner.follow(CLAIMS, handle=handle)
+
+    follower = threading.Thread(target=follow)
+    follower.start()
+    wait_until(lambda: seen.count("seen") > 1, what="the second list", timeout_s=30)
+    api.request("POST", CLAIMS, body=claim("watched", storageClassName="none"))
+    follower.join(timeout=30)
+    assert not follower.is_alive()
+    for name in ("seen", "watched"):
+        api.request("DELETE", f"{CLAIMS}/{name}")
 
 
 def test_a_node_may_not_touch_another(api: Api, settings: ClusterSettings) -> None:

@@ -80,8 +80,8 @@ class Machine:
             for name in names
             if self.state.scope in name
             or self._folder in name
-            # Of other clusters, and of other tests that run at the same time.
-            or not any(mark in name.lower() for mark in ("cabildo", "/pytest-of-"))
+            # Of other clusters, and of tests and image builds that run at the same time.
+            or not any(mark in name.lower() for mark in ("cabildo", "/tmp/"))
         }
 
     @property
