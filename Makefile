@@ -8,6 +8,8 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
+# The steps of `test` build on each other and share clusters, also under `make -j`.
+.NOTPARALLEL:
 
 CLUSTER ?= local
 CLUSTER_NAME ?= cabildo
@@ -23,7 +25,7 @@ PYTEST := $(PYTHON) -m pytest
 
 .PHONY: help
 help: ## list the targets
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(VENV_STAMP): requirements/dev.txt $(SOURCE_ROOTS:=/pyproject.toml) scripts/make-venv
 	@scripts/make-venv $(VENV)
@@ -44,11 +46,11 @@ demo: $(VENV_STAMP) ## train examples/quickstart.yaml in two real pods on a real
 test: packages check test-unit test-cluster test-e2e coverage-gate ## everything CI runs: checks, unit, control plane, real pods
 
 .PHONY: test-unit
-test-unit: $(VENV_STAMP) ## unit tests, with two trainer ranks as host processes
+test-unit: packages ## unit tests, with two trainer ranks as host processes
 	@scripts/run-tests unit tests/unit
 
 .PHONY: test-cluster
-test-cluster: $(VENV_STAMP) ## tests against a real control plane (no nodes)
+test-cluster: packages ## tests against a real control plane (no nodes)
 	@scripts/run-tests cluster tests/cluster -m "not long"
 
 .PHONY: coverage-gate
@@ -56,11 +58,11 @@ coverage-gate: $(VENV_STAMP) ## line coverage of each package (of the runs just 
 	@$(PYTHON) tests/coverage_gate.py
 
 .PHONY: test-e2e
-test-e2e: $(VENV_STAMP) ## the quick end-to-end cases on real pods
+test-e2e: packages ## the quick end-to-end cases on real pods
 	@scripts/run-tests e2e tests/e2e -m "not long"
 
 .PHONY: test-long
-test-long: $(VENV_STAMP) ## the whole matrix: every fault, cluster life cycle, the cold demo
+test-long: packages ## the whole matrix: every fault, cluster life cycle, the cold demo
 	@$(PYTEST) tests/cluster tests/e2e tests/long -m "long or e2e"
 
 .PHONY: check
@@ -85,7 +87,7 @@ bench: bench-operator ## all benchmarks, and docs/benchmarks.md from their figur
 	@$(PYTHON) tests/bench/page.py
 
 .PHONY: bench-operator
-bench-operator: $(VENV_STAMP) ## 500 TrainingJobs at 50 per second against a real control plane
+bench-operator: packages ## 500 TrainingJobs at 50 per second against a real control plane
 	@PYTHONPATH=tests $(PYTHON) tests/bench/bench_operator.py
 
 .PHONY: cluster-up
