@@ -32,7 +32,6 @@ ANNOTATION_RUN: Final = f"{GROUP}/run"
 ANNOTATION_PROGRESS_CA: Final = f"{GROUP}/progress-ca"
 
 FIELD_MANAGER: Final = "cabildo-trainingjob"
-PROGRESS_FIELD_MANAGER: Final = "cabildo-progress"
 PROGRESS_AUDIENCE: Final = f"{GROUP}/progress"
 
 CONTAINER_TRAINER: Final = "trainer"
