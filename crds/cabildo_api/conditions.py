@@ -4,14 +4,13 @@ Here: the types, the model and how one condition follows another. Never here: wh
 when; that is the operator's `plan`. Next: `reasons.py` for the words in `reason`.
 """
 
-from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Final, Literal, Self
 
 from pydantic import BeforeValidator, Field
 
 from cabildo_api.base import StatusModel
-from cabildo_api.scalars import Time, whole_seconds
+from cabildo_api.scalars import Time
 
 MESSAGE_MAX_LENGTH: Final = 2048
 
@@ -67,16 +66,3 @@ class Condition(StatusModel):
         if previous is None or previous.status != self.status:
             return self
         return self.model_copy(update={"last_transition_time": previous.last_transition_time})
-
-
-def unknown(
-    kind: ConditionType, *, now: datetime, reason: str, observed_generation: int | None
-) -> Condition:
-    """Returns a condition about which nothing is known yet."""
-    return Condition(
-        type=kind,
-        status="Unknown",
-        reason=reason,
-        last_transition_time=whole_seconds(now),
-        observed_generation=observed_generation,
-    )

@@ -26,12 +26,10 @@ class Reason(StrEnum):
         return member
 
     # The way of a healthy job.
-    UNKNOWN = ("Unknown", "The operator has not looked at this yet.")
     ACCEPTED = ("Accepted", "The spec is valid and the operator works on it.")
     PENDING = ("Pending", "Nothing has been created yet.")
-    WAITING_FOR_PODS = ("WaitingForPods", "The attempt's Job exists; not all pods run yet.")
+    WAITING_FOR_PODS = ("WaitingForPods", "The attempt is started; not all of its pods run yet.")
     RUNNING = ("Running", "All pods of the attempt run.")
-    NOT_RUNNING = ("NotRunning", "No attempt is running.")
     NOT_SUSPENDED = ("NotSuspended", "spec.suspend is false.")
     NOT_FINISHED = ("NotFinished", "The run has not ended.")
     PROGRESSING = ("Progressing", "The operator can go on by itself.")
@@ -42,8 +40,6 @@ class Reason(StrEnum):
         "Set spec.suspend to false to go on from the last checkpoint.",
     )
     RESUMING = ("Resuming", "The next attempt starts from the last checkpoint.")
-    RESTARTING = ("Restarting", "The attempt has ended and the next one starts.")
-    BACKING_OFF = ("BackingOff", "The next attempt waits for its back-off to pass.")
     COMPLETED = ("Completed", "The run ended with a result.")
 
     # What a job waits for. It goes on by itself once the fact has changed.
@@ -112,7 +108,7 @@ class Reason(StrEnum):
     TRAINER_ERROR = (
         "TrainerError",
         "A trainer ended with a code outside the contract.",
-        "Read the attempt's logs: kubectl logs job/JOB, JOB as in the message.",
+        "Read the rank's logs: kubectl logs POD, POD as in the message.",
     )
     RESULT_MISSING = (
         "ResultMissing",
@@ -163,9 +159,6 @@ class Reason(StrEnum):
         "A checkpoint did not verify; it was renamed *.corrupt and the one before it was used.",
         "Check the volume; the run goes on by itself.",
     )
-    CHECKPOINT_COMMITTED = ("CheckpointCommitted", "A checkpoint was committed.")
-    CREATED_CHILD = ("CreatedChild", "The operator created a child object.")
-    DELETED_CHILD = ("DeletedChild", "The operator deleted a child object.")
 
 
 def remedy(reason: str) -> str:

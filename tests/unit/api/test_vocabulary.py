@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta, timezone
 import pytest
 
 from cabildo_api import names, reasons
-from cabildo_api.conditions import MESSAGE_MAX_LENGTH, Condition, ConditionType, unknown
+from cabildo_api.conditions import MESSAGE_MAX_LENGTH, Condition
 from cabildo_api.exit_codes import ExitCode, exit_code
 from cabildo_api.reasons import Reason
 from cabildo_api.scalars import format_time
@@ -89,18 +89,6 @@ def test_a_long_message_is_cut_to_what_the_schema_takes() -> None:
     message = Condition.model_validate(body).message
     assert len(message) == MESSAGE_MAX_LENGTH
     assert message.endswith("...")
-
-
-def test_an_unknown_condition_says_so() -> None:
-    fresh = unknown(ConditionType.RUNNING, now=NOON, reason=Reason.UNKNOWN, observed_generation=1)
-    assert fresh.to_object() == {
-        "type": "Running",
-        "status": "Unknown",
-        "reason": "Unknown",
-        "message": "",
-        "lastTransitionTime": "2026-11-22T12:00:00Z",
-        "observedGeneration": 1,
-    }
 
 
 def test_conditions_are_found_by_type() -> None:

@@ -14,9 +14,7 @@ from cabildo_operator.kube.actions import EmitEvent
 
 QUIET: Final = frozenset(
     {
-        Reason.BACKING_OFF,
         Reason.PENDING,
-        Reason.RESTARTING,
         Reason.RESUMING,
         Reason.SUSPENDING,
         Reason.WAITING_FOR_PODS,
