@@ -6,19 +6,23 @@ rows and the baselines, on rank 0. Never here: how any of them works. Next: `eng
 
 from __future__ import annotations
 
+import hashlib
+import json
 import platform
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import torch
 
+from cabildo_api.base import ApiModel
 from cabildo_api.progress import TrainerPhase
 from cabildo_api.training_job_status import Artifact, Parameters
 from cabildo_trainer import baselines, models
 from cabildo_trainer.data.windows import WindowDataModule
-from cabildo_trainer.engine.checkpoint import CheckpointStore, Committed, Identity
+from cabildo_trainer.engine.checkpoint import CheckpointStore
+from cabildo_trainer.engine.content import Identity
 from cabildo_trainer.engine.data_order import DataOrder, Purpose, seed_everything, stream
 from cabildo_trainer.engine.folder import RunFolder
 from cabildo_trainer.engine.learner import Learner
@@ -38,9 +42,16 @@ if TYPE_CHECKING:
     from cabildo_api.run_spec import RunSpec
     from cabildo_trainer.data.prepared import Prepared
     from cabildo_trainer.data.series import Numbers
+    from cabildo_trainer.engine.manifest import Committed
     from cabildo_trainer.engine.signals import StopSignals
     from cabildo_trainer.report.record import RunRecord
     from cabildo_trainer.settings import TrainerSettings
+
+
+FIXED_PARTS: Final = (
+    "nodes", "seed", "model", "optimizer", "schedule", "training", "distribution", "data",
+)  # fmt: skip
+"""Parts of the spec that a checkpoint is bound to; limits and cadences may change on the way."""
 
 
 def train(
@@ -144,6 +155,7 @@ def _identity(spec: RunSpec, *, prepared: Prepared, threads: int) -> Identity:
         attempt=spec.attempt,
         threads=threads,
         config_digest=spec.config_digest(),
+        fixed={part: _digest(getattr(spec, part)) for part in FIXED_PARTS},
         data_digest=prepared.digest,
         libraries={
             "python": platform.python_version(),
@@ -153,6 +165,13 @@ def _identity(spec: RunSpec, *, prepared: Prepared, threads: int) -> Identity:
             },
         },
     )
+
+
+def _digest(part: ApiModel | int) -> str:
+    """Returns the digest of the canonical JSON of a part of the spec."""
+    value = part.to_object() if isinstance(part, ApiModel) else part
+    canonical = json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return "sha256:" + hashlib.sha256(canonical.encode()).hexdigest()
 
 
 def _conclude(

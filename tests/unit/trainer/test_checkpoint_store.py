@@ -15,7 +15,6 @@ from cabildo_trainer.engine.fence import Fence, FenceEntry
 from cabildo_trainer.engine.folder import RunFolder
 from cabildo_trainer.engine.gang import Gang
 from cabildo_trainer.engine.packing import parameters_digest
-from cabildo_trainer.engine.retention import prune
 from cabildo_trainer.errors import (
     BadDataError,
     BadSpecError,
@@ -28,9 +27,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def store(path: Path, *, attempt: int = 1, world_size: int = 1, data: str = "d") -> CheckpointStore:
+def store(
+    path: Path, *, attempt: int = 1, world_size: int = 1, data: str = "d", seed: str = "s"
+) -> CheckpointStore:
     identity = Identity(
-        uid="u", run=1, attempt=attempt, threads=1, config_digest="c", data_digest=data,
+        uid="u", run=1, attempt=attempt, threads=1, config_digest="c",
+        fixed={"seed": seed}, data_digest=data,
         libraries={"torch": torch.__version__},
     )  # fmt: skip
     gang = Gang(rank=0, world_size=1)
@@ -258,8 +260,34 @@ def test_other_data_or_another_number_of_ranks_is_refused(tmp_path: Path) -> Non
     commit(one, 10)
     with pytest.raises(BadDataError, match="the data changed since step 10: it was d, now it is e"):
         store(tmp_path, attempt=2, data="e").start_attempt()
-    with pytest.raises(BadSpecError, match="spec.nodes is 3, but the run's checkpoint"):
+    with pytest.raises(BadSpecError, match=r"spec\.nodes is 3, but the run's checkpoint"):
         store(tmp_path, attempt=2, world_size=3).read(10)
+
+
+def test_a_part_of_the_spec_that_changed_within_a_run_is_named(tmp_path: Path) -> None:
+    one = store(tmp_path)
+    one.start_attempt()
+    commit(one, 10)
+    with pytest.raises(BadSpecError, match=r"spec\.seed changed since step 10") as caught:
+        store(tmp_path, attempt=2, seed="other").start_attempt()
+    assert "runID" in caught.value.remedy
+
+
+def test_a_fenced_attempt_prunes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    old = store(tmp_path)
+    old.start_attempt()
+    for step in (10, 20):
+        commit(old, step)
+    new = store(tmp_path, attempt=2)
+    new.start_attempt()
+    commit(new, 30)
+    with pytest.raises(FencedError):
+        old.prune(keep=Keep(last=2, best=0), objective=Objective())
+    # Even one that looked at the fence too early leaves a later attempt's work alone.
+    monkeypatch.setattr(Fence, "check", lambda _self, _attempt: None)
+    commit(old, 40)
+    old.prune(keep=Keep(last=2, best=0), objective=Objective())
+    assert [item.manifest.step for item in new.admitted()] == [30, 20]
 
 
 def test_pruning_keeps_the_newest_and_the_best_and_drops_what_a_fenced_attempt_left(
@@ -269,7 +297,7 @@ def test_pruning_keeps_the_newest_and_the_best_and_drops_what_a_fenced_attempt_l
     one.start_attempt()
     for step, objective in ((10, 0.5), (20, None), (30, 0.7), (40, 0.6)):
         commit(one, step, objective=objective)
-    prune(one, keep=Keep(last=2, best=1), objective=Objective())
+    one.prune(keep=Keep(last=2, best=1), objective=Objective())
     assert sorted(one.folder.committed_steps()) == [10, 30, 40]
     assert not list((tmp_path / "staging").glob("discarded-*"))
 

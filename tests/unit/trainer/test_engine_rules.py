@@ -13,11 +13,10 @@ from hypothesis import strategies as st
 
 from cabildo_api.checkpoint import Keep
 from cabildo_api.limits import Cadence, EarlyStopping, Limits, Objective
-from cabildo_trainer.engine.checkpoint import Committed
 from cabildo_trainer.engine.data_order import DataOrder, Purpose, stream
 from cabildo_trainer.engine.early_stopping import Judge
 from cabildo_trainer.engine.limits import due, total_steps
-from cabildo_trainer.engine.manifest import FileEntry, Manifest, merkle_root
+from cabildo_trainer.engine.manifest import Committed, FileEntry, Manifest, merkle_root
 from cabildo_trainer.engine.nan_guard import NanGuard, Verdict
 from cabildo_trainer.engine.retention import kept_steps
 from cabildo_trainer.engine.state import TrainState
@@ -149,7 +148,8 @@ def test_a_state_survives_fields_of_a_newer_version() -> None:
 def manifest(step: int, objective: float | None = None) -> Manifest:
     return Manifest(
         uid="u", run=1, attempt=1, step=step, epoch=0, final=False, objective=objective,
-        world_size=1, threads=1, config_digest="c", data_digest="d", time="t", libraries={},
+        world_size=1, threads=1, config_digest="c", fixed={}, data_digest="d", time="t",
+        libraries={},
         files=(),
     )  # fmt: skip
 

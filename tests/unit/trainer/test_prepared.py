@@ -1,4 +1,4 @@
-"""Splits by row in time, normalisation on the train rows, no look ahead; and the baselines on it."""
+"""Splits by row in time, normalisation on the train rows, no look ahead; the baselines on it."""
 
 from __future__ import annotations
 

@@ -16,6 +16,7 @@ from cabildo_trainer.report.progress import ProgressReporter
 from cabildo_trainer.report.record import RunRecord
 from cabildo_trainer.report.termination import write_termination_message
 from cabildo_trainer.settings import ProgressEndpoint
+from support.trainer_ranks import until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -145,6 +146,23 @@ def test_a_server_that_is_not_there_ends_nothing(capsys: pytest.CaptureFixture[s
     reporter.publish(record())
     reporter.close(timeout_s=10)
     assert "FileNotFoundError" in capsys.readouterr().err
+
+
+def test_no_fault_ends_the_thread(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
+    reporter = ProgressReporter(endpoint(server), interval_s=0.0)
+    broken = record(total_steps="many", step=1)
+    reporter.publish(broken)
+    until(lambda: reporter._complained != "")
+    assert "TypeError" in capsys.readouterr().err
+    reporter.publish(record())
+    assert server.arrived.acquire(timeout=10)
+
+
+def test_many_damaged_checkpoints_and_long_reasons_fit_into_a_report() -> None:
+    now = record(corrupt=[(f"step-{number}.corrupt", "r" * 5000) for number in range(50)])
+    assert len(now.progress().to_object()["cabildo"]["corruptCheckpoints"]) == 8
+    result = now.result(Outcome.FAILED, exit_code=65, reason="NoValidCheckpoint")
+    assert len(result.to_bytes()) <= 4096
 
 
 def test_without_an_address_nothing_is_sent() -> None:

@@ -13,15 +13,17 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from dataclasses import dataclass
+from dataclasses import replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cabildo_api.scalars import format_time
+from cabildo_trainer.engine.content import Content, Identity, Restored, SetAside
 from cabildo_trainer.engine.fence import Fence, FenceEntry
 from cabildo_trainer.engine.folder import RunFolder, sync_folder, write_synced
 from cabildo_trainer.engine.manifest import (
     MANIFEST_FILE,
+    Committed,
     FileEntry,
     Manifest,
     digest_of,
@@ -38,6 +40,7 @@ from cabildo_trainer.engine.packing import (
     unpack,
     unpack_weights,
 )
+from cabildo_trainer.engine.retention import prune
 from cabildo_trainer.errors import (
     BadDataError,
     BadSpecError,
@@ -48,71 +51,12 @@ from cabildo_trainer.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
     from pathlib import Path
 
-    from torch import Tensor
-
+    from cabildo_api.checkpoint import Keep
+    from cabildo_api.limits import Objective
     from cabildo_trainer.engine.gang import Gang
-
-
-@dataclass(frozen=True, slots=True)
-class Content:
-    """What a checkpoint holds.
-
-    Attributes:
-        weights: The module's parameters and buffers.
-        shared: What is equal on all ranks; tensors and plain values.
-        own: What only this rank has; tensors and plain values.
-    """
-
-    weights: Mapping[str, Tensor]
-    shared: dict[str, Any]
-    own: dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """What a manifest says of the run; equal for all checkpoints of an attempt."""
-
-    uid: str
-    run: int
-    attempt: int
-    threads: int
-    config_digest: str
-    data_digest: str
-    libraries: dict[str, str]
-
-
-@dataclass(frozen=True, slots=True)
-class Committed:
-    """A checkpoint on the volume."""
-
-    manifest: Manifest
-    digest: str
-
-
-@dataclass(frozen=True, slots=True)
-class SetAside:
-    """A checkpoint that did not verify."""
-
-    path: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Restored:
-    """Where an attempt starts from.
-
-    Attributes:
-        checkpoint: The newest one that verifies, or None to start from scratch.
-        content: What it holds, or None.
-        corrupt: Newer ones that did not verify.
-    """
-
-    checkpoint: Committed | None
-    content: Content | None
-    corrupt: tuple[SetAside, ...]
 
 
 class CheckpointStore:
@@ -236,7 +180,7 @@ class CheckpointStore:
                 damage = str(error)
             reasons = [reason for reason in self._gang.gather(damage) if reason]
             if found and not reasons:
-                self._check_data(found[0].manifest)
+                self._check_unchanged(found[0].manifest)
                 return Restored(found[0], found[1], tuple(corrupt))
             corrupt.append(SetAside(path=self._set_aside(step), reason=reasons[0]))
         had_corrupt = self._gang.from_leader(self.folder.has_corrupt())
@@ -262,13 +206,44 @@ class CheckpointStore:
         name = self.folder.set_aside(step).name if self._gang.is_leader else ""
         return self._gang.from_leader(name)
 
-    def _check_data(self, manifest: Manifest) -> None:
+    def _check_unchanged(self, manifest: Manifest) -> None:
+        """Refuses to go on with something else than what the checkpoint was made with."""
+        for part, digest in self._identity.fixed.items():
+            if manifest.fixed.get(part) != digest:
+                raise BadSpecError(
+                    f"spec.{part} changed since step {manifest.step} of the run",
+                    remedy=f"Put spec.{part} back, or set a new spec.runID to train anew with it.",
+                )
         if manifest.data_digest != self._identity.data_digest:
             raise BadDataError(
                 f"the data changed since step {manifest.step}: it was {manifest.data_digest},"
                 f" now it is {self._identity.data_digest}",
                 remedy="Put the former file back, or set a new spec.runID to train on the new one.",
             )
+        # Another number of threads adds up in another order: a run keeps that of its first attempt,
+        # whatever the pod's CPU limit says now.
+        self._identity = replace(self._identity, threads=manifest.threads)
+
+    @property
+    def threads(self) -> int:
+        """Threads of each rank in this run."""
+        return self._identity.threads
+
+    def prune(self, *, keep: Keep, objective: Objective) -> None:
+        """Deletes the checkpoints that need not stay.
+
+        Raises:
+            FencedError: A higher attempt has started; nothing was deleted.
+        """
+        self._as_leader(
+            lambda: prune(
+                self.folder,
+                fence=self.fence,
+                attempt=self._identity.attempt,
+                keep=keep,
+                objective=objective,
+            )
+        )
 
     def _manifest(
         self,
@@ -291,6 +266,7 @@ class CheckpointStore:
             world_size=self._gang.world_size,
             threads=identity.threads,
             config_digest=identity.config_digest,
+            fixed=identity.fixed,
             data_digest=identity.data_digest,
             time=format_time(datetime.now(UTC)),
             libraries=identity.libraries,

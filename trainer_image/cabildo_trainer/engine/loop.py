@@ -14,12 +14,13 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, Protocol
 
-from cabildo_trainer.engine.checkpoint import CheckpointStore, Committed, Content, Restored
+import torch
+
+from cabildo_trainer.engine.content import Content, Restored
 from cabildo_trainer.engine.early_stopping import Judge
 from cabildo_trainer.engine.evaluation import evaluate, fetch
 from cabildo_trainer.engine.limits import due, total_steps
 from cabildo_trainer.engine.nan_guard import NanGuard, Verdict
-from cabildo_trainer.engine.retention import prune
 from cabildo_trainer.engine.state import TrainState
 from cabildo_trainer.errors import BadSpecError, StoppedError
 
@@ -29,10 +30,12 @@ if TYPE_CHECKING:
     from torch.utils.data import DataLoader
 
     from cabildo_api.run_spec import RunSpec
+    from cabildo_trainer.engine.checkpoint import CheckpointStore
     from cabildo_trainer.engine.data_order import DataOrder
     from cabildo_trainer.engine.gang import Gang
     from cabildo_trainer.engine.learner import Learner
     from cabildo_trainer.engine.losses import LossLog
+    from cabildo_trainer.engine.manifest import Committed
 
 
 class Flag(IntEnum):
@@ -123,6 +126,7 @@ class TrainingLoop:
             TrainerError: As its subclass says.
         """
         restored = self._restore(self._store.start_attempt())
+        torch.set_num_threads(self._store.threads)
         self._observer.started(restored, self._state, committed=self._admitted())
         if self._committed is not None and self._committed.manifest.final:
             return Trained(state=self._state, final=self._committed)
@@ -230,8 +234,7 @@ class TrainingLoop:
             final=final,
             objective=objective if judged else None,
         )
-        if self._gang.is_leader:
-            prune(self._store, keep=self._spec.checkpoint.keep, objective=self._spec.objective)
+        self._store.prune(keep=self._spec.checkpoint.keep, objective=self._spec.objective)
         admitted = self._admitted()
         self._asked.discard(Flag.CHECKPOINT)
         self._commit_time = time.monotonic()

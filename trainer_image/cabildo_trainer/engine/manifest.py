@@ -45,6 +45,7 @@ class Manifest:
         world_size: Number of ranks, each with a `rank-<n>.pt`.
         threads: Threads of each rank; another number gives other losses.
         config_digest: Digest of what decides the run's numbers.
+        fixed: Digest of each part of the spec that may not change within a run.
         data_digest: Digest of the rows.
         time: When it was committed, RFC 3339.
         libraries: Versions by name.
@@ -61,6 +62,7 @@ class Manifest:
     world_size: int
     threads: int
     config_digest: str
+    fixed: dict[str, str]
     data_digest: str
     time: str
     libraries: dict[str, str]
@@ -85,6 +87,14 @@ class Manifest:
             if entry.name == name:
                 return entry
         raise DamagedCheckpointError(f"{MANIFEST_FILE} does not name {name}")
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """A checkpoint on the volume: its manifest, and the digest of that file."""
+
+    manifest: Manifest
+    digest: str
 
 
 def digest_of(manifest: bytes) -> str:

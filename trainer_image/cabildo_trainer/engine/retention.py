@@ -7,12 +7,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from cabildo_trainer.engine.manifest import Committed, read_manifest
+from cabildo_trainer.errors import DamagedCheckpointError
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from cabildo_api.checkpoint import Keep
     from cabildo_api.limits import Objective
-    from cabildo_trainer.engine.checkpoint import CheckpointStore, Committed
+    from cabildo_trainer.engine.fence import Fence
+    from cabildo_trainer.engine.folder import RunFolder
 
 
 def kept_steps(
@@ -37,9 +41,31 @@ def kept_steps(
     return frozenset(steps[: keep.last]) | frozenset(best)
 
 
-def prune(store: CheckpointStore, *, keep: Keep, objective: Objective) -> None:
-    """Deletes the other checkpoints of the run, those of fenced attempts included. Rank 0 only."""
-    kept = kept_steps(store.admitted(), keep=keep, objective=objective)
-    for step in store.folder.committed_steps():
+def prune(
+    folder: RunFolder, *, fence: Fence, attempt: int, keep: Keep, objective: Objective
+) -> None:
+    """Deletes the other checkpoints of the run, those of fenced attempts included. Rank 0 only.
+
+    Nothing that a later attempt committed is ever deleted, whatever happens between two lines here:
+    what is not in the one listing is not touched.
+
+    Raises:
+        FencedError: A higher attempt has started; nothing was deleted.
+    """
+    counted: list[Committed] = []
+    others: list[int] = []
+    for step in folder.committed_steps():
+        try:
+            manifest, digest = read_manifest(folder.step(step))
+        except DamagedCheckpointError:
+            others.append(step)
+            continue
+        if fence.admits(attempt=manifest.attempt, step=step):
+            counted.append(Committed(manifest, digest))
+        elif manifest.attempt < attempt:
+            others.append(step)
+    fence.check(attempt)
+    kept = kept_steps(counted, keep=keep, objective=objective)
+    for step in (*others, *(item.manifest.step for item in counted)):
         if step not in kept:
-            store.folder.discard(step)
+            folder.discard(step)

@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from cabildo_api.run_spec import RunSpec
-    from cabildo_trainer.engine.checkpoint import Committed, Restored
+    from cabildo_trainer.engine.content import Restored
     from cabildo_trainer.engine.data_order import DataOrder
+    from cabildo_trainer.engine.manifest import Committed
     from cabildo_trainer.engine.signals import StopSignals
     from cabildo_trainer.engine.state import TrainState
     from cabildo_trainer.report.progress import ProgressReporter
@@ -105,7 +106,9 @@ class RunObserver:
 
     def _copy(self, state: TrainState) -> None:
         self._record.step = state.step
-        self._record.epoch = self._order.epoch_of(state.step)
+        # Past the last step no epoch is being trained: the last one is told.
+        last_step = (self._record.total_steps or 1) - 1
+        self._record.epoch = self._order.epoch_of(min(state.step, last_step))
         self._record.metrics = dict(state.metrics)
         self._record.trained_s = state.trained_s
 

@@ -14,7 +14,6 @@ import threading
 import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
-from urllib.error import HTTPError, URLError
 
 from cabildo_api.progress import Directive, ProgressAnswer, ProgressReport
 from cabildo_trainer.report.console import complain
@@ -76,7 +75,7 @@ class ProgressReporter:
                 self._changed.wait_for(lambda: self._waiting is not None)
                 record, self._waiting, self._busy = self._waiting, None, True
             assert record is not None
-            directive = self._send(record.progress())
+            directive = self._try_to_send(record)
             with self._changed:
                 self._busy = False
                 if directive is not Directive.NONE:
@@ -84,27 +83,30 @@ class ProgressReporter:
                 self._changed.notify_all()
                 self._changed.wait_for(lambda: self._closing, timeout=self._interval_s)
 
+    def _try_to_send(self, record: RunRecord) -> Directive:
+        try:
+            return self._send(record.progress())
+        except Exception as error:  # noqa: BLE001 - no fault may end the thread
+            self._complain(error)
+            return Directive.NONE
+
     def _send(self, report: ProgressReport) -> Directive:
         assert self._endpoint is not None
         body = json.dumps(report.to_object()).encode()
-        try:
-            headers = {"Content-Type": "application/json"}
-            if self._endpoint.token_file:
-                # The kubelet renews the token in place.
-                token = Path(self._endpoint.token_file).read_text(encoding="utf-8").strip()
-                headers["Authorization"] = f"Bearer {token}"
-            request = urllib.request.Request(  # noqa: S310 - the URL is the operator's
-                self._endpoint.url, data=body, headers=headers, method="POST"
-            )
-            with urllib.request.urlopen(  # noqa: S310 - as above
-                request, timeout=REQUEST_TIMEOUT_S, context=self._tls()
-            ) as answer:
-                content = answer.read()
-            self._complained = ""
-            return ProgressAnswer.model_validate_json(content or b"{}").directive
-        except (HTTPError, URLError, OSError, ValueError) as error:
-            self._complain(error)
-            return Directive.NONE
+        headers = {"Content-Type": "application/json"}
+        if self._endpoint.token_file:
+            # The kubelet renews the token in place.
+            token = Path(self._endpoint.token_file).read_text(encoding="utf-8").strip()
+            headers["Authorization"] = f"Bearer {token}"
+        request = urllib.request.Request(  # noqa: S310 - the URL is the operator's
+            self._endpoint.url, data=body, headers=headers, method="POST"
+        )
+        with urllib.request.urlopen(  # noqa: S310 - as above
+            request, timeout=REQUEST_TIMEOUT_S, context=self._tls()
+        ) as answer:
+            content = answer.read()
+        self._complained = ""
+        return ProgressAnswer.model_validate_json(content or b"{}").directive
 
     def _tls(self) -> ssl.SSLContext | None:
         assert self._endpoint is not None

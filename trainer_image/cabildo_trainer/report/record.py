@@ -11,6 +11,7 @@ import math
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Final
 
 from cabildo_api.progress import (
     CorruptCheckpoint,
@@ -29,10 +30,15 @@ from cabildo_api.training_job_status import (
     Parameters,
 )
 
+CORRUPT_SHOWN: Final = 8
+"""Corrupt checkpoints that a report names, the newest first."""
+REASON_SHOWN: Final = 200
+"""Characters of the reason of each."""
+
 
 @dataclass(slots=True)
 class RunRecord:
-    """Where a run stands, in the words of its reports.
+    """Where a run stands, in the words of its reports. The progress thread reads it at any time.
 
     Attributes:
         run: Number of the run.
@@ -100,7 +106,8 @@ class RunRecord:
                 progress_percentage=self.percentage,
                 estimated_remaining_seconds=self.eta_s,
                 metrics=tuple(
-                    ReportedMetric(name=name, value=value) for name, value in self.metrics.items()
+                    ReportedMetric(name=name, value=value)
+                    for name, value in dict(self.metrics).items()
                 ),
                 last_updated_time=datetime.now(UTC),
             ),
@@ -137,7 +144,7 @@ class RunRecord:
             trained_seconds=round(self.trained_s, 3),
             finish_time=datetime.now(UTC),
             metrics=tuple(
-                Metric(name=name, value=shown(value)) for name, value in self.metrics.items()
+                Metric(name=name, value=shown(value)) for name, value in dict(self.metrics).items()
             ),
             baselines=tuple(
                 BaselineMetric(name=name, metric=metric, value=shown(value))
@@ -151,7 +158,10 @@ class RunRecord:
         )
 
     def _corrupt(self) -> tuple[CorruptCheckpoint, ...]:
-        return tuple(CorruptCheckpoint(path=path, reason=reason) for path, reason in self.corrupt)
+        return tuple(
+            CorruptCheckpoint(path=path, reason=reason[:REASON_SHOWN])
+            for path, reason in self.corrupt[:CORRUPT_SHOWN]
+        )
 
 
 def shown(value: float) -> str:
