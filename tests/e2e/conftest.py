@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from kubernetes import config
 
 from cabildo_local import cluster as local
 from cabildo_local.binaries import resolve
@@ -54,12 +55,20 @@ def _uninstall(kubeconfig: Path) -> None:
     )
 
 
+def _developers_kubeconfig() -> Path:
+    """Return the file (or the list of files) that kubectl would read."""
+    return Path(os.environ.get("KUBECONFIG") or Path.home() / ".kube" / "config")
+
+
 @contextmanager
 def _developers_cluster() -> Iterator[Site]:
-    kubeconfig = Path(os.environ["KUBECONFIG"])
+    registry = os.environ.get("REGISTRY")
+    if not registry:
+        pytest.exit("CLUSTER=kubeconfig needs REGISTRY=host:port, which the nodes pull from", 2)
+    kubeconfig = _developers_kubeconfig()
     deployed = deploy_operator(
         kubeconfig=kubeconfig,
-        registry=os.environ["REGISTRY"],
+        registry=registry,
         checkout=CHECKOUT,
         reporter=LineReporter(sys.stderr),
     )
@@ -93,9 +102,8 @@ def disruptable(site: Site) -> Iterator[Site]:
     """The site, for tests that drain, cut or kill; made whole again afterwards."""
     if site.cluster is None:
         allowed = os.environ.get("ALLOW_DISRUPTION", "")
-        context = subprocess.run(
-            ["kubectl", "config", "current-context"], capture_output=True, text=True, check=True
-        ).stdout.strip()
+        _, current = config.list_kube_config_contexts(str(_developers_kubeconfig()))
+        context = current["name"]
         if allowed != context:
             pytest.skip(f"breaks things in {context}: allow it with ALLOW_DISRUPTION={context}")
     nodes = site.worker_nodes()

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import signal
+import time
 from typing import TYPE_CHECKING
 
 import pytest
 
+from support.clusters import namespace as throw_away_namespace
 from support.disruption import container_pids, drain, node_ready, send_signal, wait_pids_ended
 from support.kube import NODES, Object
-from support.outcome import Outcome, assert_exact, assert_same
+from support.outcome import Outcome, assert_exact, finish
+from support.training_jobs import E2E_SPEC, TrainingRun, merged
 from support.volumes import RunFolder
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from support.site import Site
-    from support.training_jobs import TrainingRun
 
 # The survivor's collective timeout (60 s), the Node's end and a second attempt.
 AFTER_NODE_LOSS_WITHIN_S = 420
@@ -71,28 +72,68 @@ def test_a_node_cut_off_for_good_costs_no_restart_and_no_digit(
     )
 
 
+def stop_inside_commit(folder: RunFolder, *, pids: list[int]) -> None:
+    """Stop rank 0 between the last word of its peers and the rename that commits."""
+    manifest = folder.staging(attempt=1) / "manifest.json"
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        if not manifest.exists():
+            continue
+        send_signal(pids, "SIGSTOP")
+        if manifest.exists():
+            return
+        send_signal(pids, "SIGCONT")  # the commit was done before the stop
+    msg = "rank 0 was never caught inside a commit"
+    raise AssertionError(msg)
+
+
+def stop_in_training(folder: RunFolder, *, pids: list[int]) -> None:
+    """Stop rank 0 anywhere after its second checkpoint."""
+    folder.wait_steps(2, within_s=120)
+    send_signal(pids, "SIGSTOP")
+
+
+@pytest.fixture(scope="module")
+def lone_reference(site: Site) -> Outcome:
+    """The outcome of the tests' TrainingJob with one rank, without any fault."""
+    site.local_cluster()
+    with throw_away_namespace(site.kube, prefix="e2e") as name:
+        spec = merged(E2E_SPEC, {"nodes": 1})
+        run = TrainingRun.start(site.kube, namespace=name, name="reference", spec=spec)
+        finish(run)
+        return Outcome.of(run)
+
+
 @pytest.mark.long
+@pytest.mark.parametrize("ranks", [2, 1])
 def test_a_fenced_zombie_changes_nothing(
-    disruptable: Site, reference: Outcome, train: Callable[..., TrainingRun]
+    ranks: int,
+    disruptable: Site,
+    reference: Outcome,
+    lone_reference: Outcome,
+    train: Callable[..., TrainingRun],
 ) -> None:
+    # Of two ranks, rank 0 comes back inside a commit; a lone rank comes back in training,
+    # needs nobody, and tries to commit its next checkpoint: only the fence is in its way.
     site = disruptable
     site.local_cluster()
-    run = train()
+    run = train(nodes=ranks)
     pods = run.wait_training()
     folder = RunFolder.of(run)
     pids = container_pids(pods[0])
-    folder.wait_staging(attempt=1, after_steps=2, within_s=120)
-    send_signal(pids, "SIGSTOP")
+    stop = stop_inside_commit if ranks > 1 else stop_in_training
+    stop(folder, pids=pids)
     try:
+        logged = folder.logged_steps(attempt=1)
         cut_for_good(site, node=node_of(pods[0]))
-        run.wait_training(attempt=2, within_s=AFTER_NODE_LOSS_WITHIN_S)
-        folder.wait_steps(len(folder.steps()) + 1, within_s=120)
-        fence = folder.fence()
-        site.local_cluster().restore_link(node_of(pods[0]))
+        folder.wait_fence(attempt=2, within_s=AFTER_NODE_LOSS_WITHIN_S)
+        started_from = folder.fence()[-1]["step"]
     finally:
-        send_signal(pids, signal.SIGCONT.name)
+        send_signal(pids, "SIGCONT")  # its kubelet is still cut off and cannot end it
     wait_pids_ended(pids, within_s=120)
-    assert folder.fence() == fence
-    status = assert_exact(run, reference=reference, restarts=0, attempts=2)
-    assert status["attempts"][0]["attempt"] == 1
-    assert_same(run, reference=reference)
+    if ranks == 1:
+        assert len(folder.logged_steps(attempt=1)) > len(logged), "the zombie did not train on"
+    late = [step for step in folder.steps() if step > started_from]
+    assert {folder.attempt_of(step) for step in late} <= {2}, "the zombie committed"
+    assert_exact(run, reference=reference if ranks > 1 else lone_reference, restarts=0, attempts=2)
+    assert [entry["attempt"] for entry in folder.fence()] == [1, 2]

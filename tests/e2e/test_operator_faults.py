@@ -62,3 +62,23 @@ def test_an_operator_killed_while_a_run_trains_loses_and_repeats_nothing(
     pod = site.operator_pod()
     kill_container(pod, container=pod["spec"]["containers"][0]["name"])
     assert_exact(run, reference=reference, restarts=0, attempts=1)
+
+
+@pytest.mark.long
+def test_a_standby_takes_over_from_a_killed_leader(
+    disruptable: Site, reference: Outcome, train: Callable[..., TrainingRun]
+) -> None:
+    site = disruptable
+    site.local_cluster()
+    site.scale_operator(2)
+    try:
+        leader = site.operator_pod()
+        run = train()
+        run.wait_training()
+        RunFolder.of(run).wait_steps(1, within_s=120)
+        kill_container(leader, container=leader["spec"]["containers"][0]["name"])
+        site.kube.delete(PODS, leader["metadata"]["name"], namespace=site.deployed.namespace)
+        assert_exact(run, reference=reference, restarts=0, attempts=1)
+        assert site.operator_pod()["metadata"]["name"] != leader["metadata"]["name"]
+    finally:
+        site.scale_operator(1)

@@ -58,13 +58,18 @@ def test_rank_0_killed_inside_a_checkpoint_write_costs_one_restart_and_no_digit(
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize(("rank", "checkpoints"), [(0, 2), (1, 2), (1, 0)])
 def test_a_deleted_pod_costs_no_restart_and_no_digit(
-    rank: int, disruptable: Site, reference: Outcome, train: Callable[..., TrainingRun]
+    rank: int,
+    checkpoints: int,
+    disruptable: Site,
+    reference: Outcome,
+    train: Callable[..., TrainingRun],
 ) -> None:
+    # Without a checkpoint the pod is told to stop while it still starts up.
     run = train()
     pods = run.wait_training()
-    RunFolder.of(run).wait_steps(2, within_s=120)
+    RunFolder.of(run).wait_steps(checkpoints, within_s=120)
     name = pods[rank]["metadata"]["name"]
     disruptable.kube.delete(PODS, name, namespace=run.namespace)
     assert_exact(run, reference=reference, restarts=0, attempts=2)

@@ -97,7 +97,8 @@ def test_a_pod_that_fits_no_node_carries_the_schedulers_words(
     train: Callable[..., TrainingRun],
 ) -> None:
     run = train(resources={"requests": {"cpu": "1000"}})
-    status = run.wait_status(running_reason("Unschedulable"), within_s=WITHIN_S + 5)
+    run.wait_pods(lambda pods: any(unschedulable(one) for one in pods), within_s=30)
+    status = run.wait_status(running_reason("Unschedulable"), within_s=WITHIN_S)
     message = condition(status, "Running")["message"]
     assert "Insufficient cpu" in message
     assert remedy("Unschedulable") in message
@@ -106,6 +107,14 @@ def test_a_pod_that_fits_no_node_carries_the_schedulers_words(
     run.wait_condition("Suspended", within_s=60)
     run.suspend(value=False)
     run.wait_condition("Succeeded", within_s=300)
+
+
+def unschedulable(pod: Object) -> bool:
+    """Whether the scheduler says that it finds no node."""
+    return any(
+        one["type"] == "PodScheduled" and one.get("reason") == "Unschedulable"
+        for one in pod["status"].get("conditions", [])
+    )
 
 
 def test_a_trainer_killed_for_memory_is_told_apart_and_ends_at_the_restart_limit(

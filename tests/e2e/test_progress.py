@@ -19,8 +19,9 @@ SPOILED = base64.b64encode(b"spoiled").decode()
 
 
 def test_spoiled_certificates_are_made_anew_and_progress_arrives(
-    site: Site, train: Callable[..., TrainingRun]
+    disruptable: Site, train: Callable[..., TrainingRun]
 ) -> None:
+    site = disruptable
     namespace = site.deployed.namespace
     (name,) = [
         one["metadata"]["name"]

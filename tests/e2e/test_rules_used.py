@@ -1,11 +1,13 @@
 """The chart grants the operator what it used during this run of the tests, and no more.
 
 Runs last. Every rule of the operator's roles is compared, verb by verb, with the requests
-that the API server's audit log recorded since before the operator was installed.
+that the API server's audit log recorded since before the operator was installed. A request
+that a Role of the operator's own namespace allows does not speak for a ClusterRole.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pytest
@@ -18,7 +20,26 @@ if TYPE_CHECKING:
     from support.outcome import Outcome
     from support.site import Site
 
-Granted = set[tuple[str, str, str]]
+FORBIDDEN = 403
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Grant:
+    """One verb on one resource, everywhere or in one namespace, perhaps on some names."""
+
+    namespace: str
+    group: str
+    resource: str
+    verb: str
+    names: tuple[str, ...] = ()
+
+    def allows(self, entry: Entry) -> bool:
+        """Whether this grant allows a request."""
+        return (
+            (self.group, self.resource, self.verb) == entry.granted_as
+            and self.namespace in ("", entry.namespace)
+            and (not self.names or entry.name in self.names)
+        )
 
 
 def roles_of_account(chart: list[Object]) -> list[Object]:
@@ -33,16 +54,38 @@ def roles_of_account(chart: list[Object]) -> list[Object]:
     return [one for one in chart if (one["kind"], one["metadata"]["name"]) in bound]
 
 
-def granted(roles: list[Object]) -> Granted:
-    """Return every (API group, resource, verb) that the roles grant."""
+def granted(roles: list[Object], *, namespace: str) -> set[Grant]:
+    """Return every grant of the roles."""
     return {
-        (group, resource, verb)
+        Grant(
+            namespace=namespace if role["kind"] == "Role" else "",
+            group=group,
+            resource=resource,
+            verb=verb,
+            names=tuple(rule.get("resourceNames", ())),
+        )
         for role in roles
         for rule in role["rules"]
         for group in rule["apiGroups"]
         for resource in rule["resources"]
         for verb in rule["verbs"]
     }
+
+
+def unused(grants: set[Grant], *, requests: list[Entry]) -> list[Grant]:
+    """Return the grants without which every request would have been allowed too."""
+    narrow = [one for one in grants if one.namespace]
+    wide = [one for one in grants if not one.namespace]
+    used: set[Grant] = set()
+    for entry in {entry_key(one): one for one in requests}.values():
+        allowing = [one for one in narrow if one.allows(entry)]
+        used |= set(allowing or [one for one in wide if one.allows(entry)])
+    return sorted(grants - used)
+
+
+def entry_key(entry: Entry) -> tuple[str, ...]:
+    """Return what two requests must share to need the same grant."""
+    return (*entry.granted_as, entry.namespace, entry.name)
 
 
 @pytest.fixture(scope="module")
@@ -54,20 +97,25 @@ def requests(site: Site, reference: Outcome) -> list[Entry]:
 
 
 @pytest.fixture(scope="module")
-def granted_verbs(site: Site) -> Granted:
+def grants(site: Site) -> set[Grant]:
     """What the installed chart grants."""
-    return granted(roles_of_account(rendered_chart(namespace=site.deployed.namespace)))
+    namespace = site.deployed.namespace
+    return granted(roles_of_account(rendered_chart(namespace=namespace)), namespace=namespace)
 
 
 def test_no_request_of_the_operator_was_forbidden(requests: list[Entry]) -> None:
     assert requests, "the audit log holds no request of the operator"
-    assert [one for one in requests if one.code == 403] == []
+    assert [one for one in requests if one.code == FORBIDDEN] == []
 
 
-def test_every_verb_that_is_granted_was_used(requests: list[Entry], granted_verbs: Granted) -> None:
-    used = {one.granted_as for one in requests}
-    assert sorted(granted_verbs - used) == []
+def test_every_verb_that_is_granted_was_used(requests: list[Entry], grants: set[Grant]) -> None:
+    assert unused(grants, requests=requests) == []
 
 
-def test_the_chart_uses_no_wildcard(granted_verbs: Granted) -> None:
-    assert [one for one in granted_verbs if "*" in one] == []
+def test_a_grant_that_nothing_used_is_found(requests: list[Entry], grants: set[Grant]) -> None:
+    spare = Grant(namespace="", group="", resource="pods", verb="patch")
+    assert unused(grants | {spare}, requests=requests) == [spare]
+
+
+def test_the_chart_uses_no_wildcard(grants: set[Grant]) -> None:
+    assert [one for one in grants if "*" in (one.group, one.resource, one.verb)] == []

@@ -93,7 +93,15 @@ class Site:
                 "value": [*kept, *added],
             }
         ]
-        name, namespace = deployment["metadata"]["name"], self.deployed.namespace
+        self._patch_operator(change)
+
+    def scale_operator(self, replicas: int) -> None:
+        """Set the number of operators and wait for them."""
+        self._patch_operator([{"op": "replace", "path": "/spec/replicas", "value": replicas}])
+
+    def _patch_operator(self, change: list[Object]) -> None:
+        name = self.operator_deployment["metadata"]["name"]
+        namespace = self.deployed.namespace
         changed = self.kube.request(
             "PATCH",
             DEPLOYMENTS.path(namespace=namespace, name=name),

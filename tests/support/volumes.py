@@ -107,6 +107,20 @@ class RunFolder:
         """Return the attempts that started, and from which step."""
         return [json.loads(line) for line in (self.path / "fence").read_text().splitlines()]
 
+    def wait_fence(self, *, attempt: int, within_s: float) -> None:
+        """Wait until an attempt has recorded its start, which fences all earlier ones."""
+        deadline = time.monotonic() + within_s
+        while not any(entry["attempt"] == attempt for entry in self.fence()):
+            if time.monotonic() > deadline:
+                msg = f"attempt {attempt} did not start within {within_s:.0f} s"
+                raise NotInTimeError(msg)
+            time.sleep(0.005)
+
+    def attempt_of(self, step: int) -> int:
+        """Return the attempt that committed a step."""
+        manifest = json.loads((self.step(step) / "manifest.json").read_text())
+        return int(manifest["attempt"])
+
     def staging(self, *, attempt: int) -> Path:
         """Return the folder in which an attempt prepares a checkpoint."""
         return self.path / "staging" / f"attempt-{attempt}"
