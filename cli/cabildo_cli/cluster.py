@@ -1,4 +1,4 @@
-"""`cabildo cluster up | down | status`: a real Kubernetes on this machine.
+"""`cabildo cluster up | down | status | prune`: a real Kubernetes on this machine.
 
 Here: options, what is printed, exit statuses. Never here: how a cluster is made
 (`cabildo_local.cluster`), which is found in a checkout only.
@@ -112,6 +112,27 @@ def prepare() -> None:
 
     with _errors():
         ensure_packages(reporter=LineReporter(sys.stderr))
+
+
+@cluster.command()
+def prune() -> None:
+    """Remove images and programs from the cache that this checkout does not use."""
+    from cabildo_local.binaries import prune_binaries  # noqa: PLC0415 - only in a checkout
+    from cabildo_local.image_pruning import prune_store  # noqa: PLC0415
+    from cabildo_local.image_sources import SOURCES  # noqa: PLC0415
+    from cabildo_local.reporter import LineReporter  # noqa: PLC0415
+    from cabildo_local.settings import default_cache  # noqa: PLC0415
+
+    with _errors():
+        freed_bytes = prune_binaries(cache=default_cache(), checkout=find_checkout())
+        freed_bytes += prune_store(
+            default_cache(),
+            names=[f"cabildo/{target}" for target in SOURCES],
+            dependencies=1,
+            images=1,
+            reporter=LineReporter(sys.stderr),
+        )
+    click.echo(f"freed {freed_bytes / 1e9:.1f} GB")
 
 
 @contextmanager

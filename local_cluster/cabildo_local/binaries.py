@@ -20,7 +20,7 @@ from cabildo_local.errors import BinaryError, DownloadError
 from cabildo_local.file_lock import file_lock
 from cabildo_local.go_build import build, build_key
 from cabildo_local.settings import default_cache, find_checkout
-from cabildo_local.upstreams import ARCHITECTURES, upstream_of
+from cabildo_local.upstreams import ARCHITECTURES, upstream_of, upstreams
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -76,6 +76,34 @@ def resolve(
     return {name: found[name] for name in wanted}
 
 
+def prune_binaries(*, cache: Path, checkout: Path) -> int:
+    """Remove programs that this checkout would not take from the cache.
+
+    A program that runs is not disturbed: its file lives on until it ends.
+
+    Args:
+        cache: Shared folder.
+        checkout: The repository's root.
+
+    Returns:
+        How many bytes were freed.
+    """
+    freed_bytes = 0
+    for upstream in upstreams():
+        module = checkout / "local_cluster" / "tools" / upstream.name
+        key = build_key(upstream, folder=module, architecture=_architecture())
+        for name in upstream.packages:
+            for path in (cache / "bin" / name).glob(f"*/{name}"):
+                if path.parent.name != key:
+                    freed_bytes += path.stat().st_size
+                    shutil.rmtree(path.parent)
+    return freed_bytes
+
+
+def _architecture() -> str:
+    return ARCHITECTURES.get(platform.machine(), platform.machine())
+
+
 def _in_folder(name: str, *, folder: Path | None) -> Path | None:
     """Return a program of the user's folder, None if it is not there.
 
@@ -102,7 +130,7 @@ class _Shelf:
         self._tools = tools
         self._reporter = reporter
         self._site = site
-        self._architecture = ARCHITECTURES.get(platform.machine(), platform.machine())
+        self._architecture = _architecture()
 
     def get(self, upstream: Upstream, *, names: list[str]) -> dict[str, Path]:
         """Return an upstream's programs, made under its lock when they are missing."""

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def file_lock(path: Path, *, waiting_for: str, reporter: Reporter) -> Iterator[None]:
+def file_lock(
+    path: Path, *, waiting_for: str, reporter: Reporter, shared: bool = False
+) -> Iterator[None]:
     """Hold the lock while the context lasts.
 
     The kernel drops the lock when its holder dies, so a killed `up` blocks nobody. Each call
@@ -29,12 +31,14 @@ def file_lock(path: Path, *, waiting_for: str, reporter: Reporter) -> Iterator[N
             let two processes hold "the same" lock).
         waiting_for: What another holder is doing, for the line that says why we wait.
         reporter: Receives that line.
+        shared: Hold it together with others who share it, to keep out those who do not.
     """
+    mode = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, mode | fcntl.LOCK_NB)
         except BlockingIOError:
             reporter.note(f"waiting for another process: {waiting_for}")
-            fcntl.flock(file, fcntl.LOCK_EX)
+            fcntl.flock(file, mode)
         yield

@@ -11,14 +11,16 @@ digests and renamed into place.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
-import tempfile
 import threading
 from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING
 
 from cabildo_local.errors import ImageError
+from cabildo_local.file_lock import file_lock
+from cabildo_local.reporter import SilentReporter
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,13 +34,27 @@ def store_folder(cache: Path) -> Path:
     return cache / "registry"
 
 
+def tags_folder(cache: Path, *, name: str) -> Path:
+    """Return the folder with a repository's tags, each with a file `current/link`.
+
+    The layout of the registry's version 2, unchanged since 2015.
+    """
+    return _repository(cache, name=name) / "_manifests/tags"
+
+
+def blob_file(cache: Path, *, digest: str) -> Path:
+    """Return the file of a blob or manifest in the store."""
+    plain = digest.removeprefix("sha256:")
+    blobs = store_folder(cache) / "docker/registry/v2/blobs/sha256"
+    return blobs / plain[:2] / plain / "data"
+
+
 def stored_digest(cache: Path, *, name: str, tag: str) -> str | None:
     """Return the digest of a tag in the store, None if it is not there.
 
-    Reads the registry's files (the layout of its version 2, unchanged since 2015): no
-    process is started to learn that nothing is to be done.
+    Reads the registry's files: no process is started to learn that nothing is to be done.
     """
-    link = _repository(cache, name=name) / "_manifests/tags" / tag / "current/link"
+    link = tags_folder(cache, name=name) / tag / "current/link"
     try:
         return link.read_text().strip()
     except FileNotFoundError:
@@ -60,25 +76,19 @@ def serve_store(cache: Path) -> Iterator[str]:
     Raises:
         ImageError: The registry did not start.
     """
-    folder = store_folder(cache)
-    folder.mkdir(parents=True, exist_ok=True)
-    configuration = {
-        "version": "0.1",
-        "log": {"level": "info", "accesslog": {"disabled": True}},
-        "storage": {
-            "filesystem": {"rootdirectory": str(folder)},
-            "maintenance": {"uploadpurging": {"enabled": False}},
-        },
-        "http": {"addr": "127.0.0.1:0"},
-    }
-    with tempfile.NamedTemporaryFile("w", suffix=".yml") as file:
-        # JSON is YAML.
-        file.write(json.dumps(configuration))
-        file.flush()
+    with file_lock(
+        cache / "registry.lock",
+        waiting_for="it removes old images",
+        reporter=SilentReporter(),
+        shared=True,
+    ):
         try:
             # pdeathsig: a killed build leaves no registry behind.
             process = subprocess.Popen(
-                ["setpriv", "--pdeathsig", "KILL", "docker-registry", "serve", file.name],
+                [
+                    *("setpriv", "--pdeathsig", "KILL"),
+                    *("docker-registry", "serve", str(write_configuration(cache))),
+                ],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
@@ -94,6 +104,27 @@ def serve_store(cache: Path) -> Iterator[str]:
                 yield _listening_address(process)
             finally:
                 process.kill()
+
+
+def write_configuration(cache: Path) -> Path:
+    """Write what a registry on the store is told, and return the file; always the same."""
+    folder = store_folder(cache)
+    folder.mkdir(parents=True, exist_ok=True)
+    configuration = {
+        "version": "0.1",
+        "log": {"level": "info", "accesslog": {"disabled": True}},
+        "storage": {
+            "filesystem": {"rootdirectory": str(folder)},
+            "maintenance": {"uploadpurging": {"enabled": False}},
+        },
+        "http": {"addr": "127.0.0.1:0"},
+    }
+    path = folder / "build-registry.yml"
+    draft = folder / f".build-registry.{os.getpid()}.{threading.get_ident()}"
+    # JSON is YAML.
+    draft.write_text(json.dumps(configuration))
+    draft.replace(path)
+    return path
 
 
 def _repository(cache: Path, *, name: str) -> Path:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from cabildo_local.buildah import Build, Buildah
 from cabildo_local.errors import ImageError
+from cabildo_local.image_pruning import mark_used, prune_store
 from cabildo_local.image_sources import Choices, read_keys, take_snapshot
 from cabildo_local.image_store import clear_uploads, serve_store, stored_digest
 from cabildo_local.pip_access import write_secrets
@@ -38,6 +39,13 @@ NEEDED_BYTES = {
 }
 """Free space while a dependency layer is made, measured: what pip unpacks, its copy as a
 layer, and what stays in the store."""
+
+
+KEPT_DEPENDENCIES = 2
+"""Dependency layers of each image that stay: one lock file's change can be taken back."""
+
+KEPT_IMAGES = 50
+"""Images of each repository that stay then; each takes as much as its code layer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +154,7 @@ def push(
 
     Args:
         built: What `build` returned.
-        registry: `host:port`, or a host with a folder such as `ghcr.io/acme`.
+        registry: `host:port`, or a host with a folder such as `registry.example/team`.
         reporter: Hears of a copy.
         cache: Shared folder; the environment's if None.
 
@@ -231,9 +239,18 @@ class _Job:
         self._make_system()
         self._make_tools(secrets)
         with serve_store(self._cache) as address:
-            self._make_dependencies(secrets, address=address)
+            new = self._make_dependencies(secrets, address=address)
             self._make_code(address=address)
-            return self._stack(address)
+            digest = self._stack(address)
+        if new:
+            prune_store(
+                self._cache,
+                names=[self._name],
+                dependencies=KEPT_DEPENDENCIES,
+                images=KEPT_IMAGES,
+                reporter=self._reporter,
+            )
+        return digest
 
     def _make_system(self) -> None:
         name = self._local("system")
@@ -253,10 +270,12 @@ class _Job:
             with self._reporter.step("install pip and setuptools for the builds"):
                 self._build("tools", output=name, stages=("system",), secrets=secrets)
 
-    def _make_dependencies(self, secrets: dict[str, Path], *, address: str) -> None:
+    def _make_dependencies(self, secrets: dict[str, Path], *, address: str) -> bool:
+        """Have the dependency layer in the store; tells whether it is a new one."""
         tag = f"dependencies-{self._keys.dependencies}"
         if stored_digest(self._cache, name=self._name, tag=tag) is not None:
-            return
+            mark_used(self._cache, name=self._name, tag=tag)
+            return False
         self._require(self._target, title=f"the {self._target} image")
         title = f"install the {self._target}'s dependencies into its image"
         if self._target == "trainer":
@@ -272,6 +291,7 @@ class _Job:
                     "REQUIREMENTS": self._choices.requirements[self._target],
                 },
             )
+        return True
 
     def _make_code(self, *, address: str) -> None:
         tag = f"code-{self._keys.code}"

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cabildo_local.binaries import resolve
+from cabildo_local.binaries import prune_binaries, resolve
 from cabildo_local.downloads import ReleaseSite
 from cabildo_local.errors import BinaryError, PrerequisiteError
 from cabildo_local.reporter import SilentReporter
@@ -334,6 +334,20 @@ def test_a_killed_build_leaves_nothing_in_the_way(bench: Bench) -> None:
     (leftover / "etcd").write_text("half")
     assert output_of(bench.resolve("etcd")["etcd"]) == "built etcd"
     assert not leftover.exists()
+
+
+@needs_go
+def test_pruning_leaves_what_this_checkout_takes(bench: Bench) -> None:
+    for upstream in upstreams():
+        bench.module(upstream.name, path=f"test/{upstream.name}", files={"main.go": says("old")})
+    old = bench.resolve("etcd")["etcd"]
+    bench.module("etcd", path="test/etcd", files={"main.go": says("new")})
+    new = bench.resolve("etcd")["etcd"]
+    size_bytes = old.stat().st_size
+    freed_bytes = prune_binaries(cache=bench.root / "cache", checkout=bench.root / "checkout")
+    assert freed_bytes == size_bytes
+    assert not old.exists()
+    assert bench.resolve("etcd") == {"etcd": new}
 
 
 def test_every_upstream_has_its_module_at_its_version() -> None:

@@ -26,7 +26,14 @@ import pytest
 from cabildo_local import images as module
 from cabildo_local.buildah import Buildah
 from cabildo_local.errors import ImageError, PrerequisiteError
-from cabildo_local.image_store import serve_store, store_folder, stored_digest
+from cabildo_local.image_pruning import prune_store
+from cabildo_local.image_store import (
+    blob_file,
+    serve_store,
+    store_folder,
+    stored_digest,
+    tags_folder,
+)
 from cabildo_local.images import BuiltImage, ImageRef, build, build_and_push, push
 from cabildo_local.pause import pause_image
 from cabildo_local.registry_client import Image, RegistryClient
@@ -77,6 +84,7 @@ class Steps(SilentReporter):
 
     titles: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    noted: threading.Event = field(default_factory=threading.Event)
 
     def step(self, title: str) -> AbstractContextManager[None]:
         self.titles.append(title)
@@ -84,6 +92,7 @@ class Steps(SilentReporter):
 
     def note(self, message: str) -> None:
         self.notes.append(message)
+        self.noted.set()
 
 
 @dataclass
@@ -258,6 +267,57 @@ def test_a_failed_build_shows_the_end_of_its_log(site: Site) -> None:
     )
     with pytest.raises(ImageError, match=r"(?s)buildah build failed.*not-there"):
         site.build()
+
+
+def test_dependencies_that_two_later_ones_replaced_are_removed(site: Site) -> None:
+    cache = site.root / "own"
+    built = []
+    for version in range(3):
+        site.write("requirements/operator.txt", f"operator=={version}\n")
+        built.append(site.build(cache=cache))
+    kept = [stored_digest(cache, name=image.name, tag=image.tag) for image in built]
+    assert kept == [None, built[1].digest, built[2].digest]
+    tags = tags_folder(cache, name="cabildo/operator").glob("dependencies-*")
+    assert len(list(tags)) == 2
+    # What is left is whole.
+    with serve_store(cache) as address:
+        for image in built[1:]:
+            client = RegistryClient(address)
+            for layer in client.image(image.name, reference=image.tag).manifest["layers"]:
+                assert blob_file(cache, digest=layer["digest"]).exists()
+
+
+def test_pruning_keeps_the_layer_that_was_used_last(site: Site) -> None:
+    cache = site.root / "own"
+    first = site.build(cache=cache)
+    site.write("requirements/operator.txt", "operator==2\n")
+    second = site.build(cache=cache)
+    site.write("requirements/operator.txt", "operator==1\n")
+    site.write("operator/cabildo_operator/__init__.py", "back = True\n")
+    third = site.build(cache=cache)
+    freed_bytes = prune_store(
+        cache, names=[first.name], dependencies=1, images=1, reporter=site.steps
+    )
+    assert freed_bytes > 0
+    found = [stored_digest(cache, name=image.name, tag=image.tag) for image in (first, second)]
+    assert found == [None, None]
+    assert site.build(cache=cache) == third
+    assert site.steps.titles == []
+
+
+def test_pruning_waits_for_those_who_write(site: Site) -> None:
+    site.build()
+    arguments = {"names": ["cabildo/operator"], "dependencies": 0, "images": 0}
+    pruning = threading.Thread(
+        target=prune_store, args=(site.cache,), kwargs={**arguments, "reporter": site.steps}
+    )
+    with serve_store(site.cache):
+        pruning.start()
+        assert site.steps.noted.wait(timeout=20)
+        assert site.steps.notes == ["waiting for another process: it writes images"]
+        assert site.build() is not None
+    pruning.join()
+    assert not list(tags_folder(site.cache, name="cabildo/operator").glob("*"))
 
 
 def test_a_full_disk_is_refused_with_the_need(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
