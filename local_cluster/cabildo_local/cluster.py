@@ -11,7 +11,6 @@ here: how a step is done (the module of its name).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from cabildo_local import kernel_settings, leftovers
@@ -22,11 +21,12 @@ from cabildo_local.cgroups import Slice
 from cabildo_local.control_plane import ControlPlane
 from cabildo_local.errors import ProcessError, SettingsError
 from cabildo_local.fake_nodes import read_fake_nodes
+from cabildo_local.handle import Cluster, Status
 from cabildo_local.network import CONTROL_PLANE_MEMBER, Network
 from cabildo_local.node import Node
 from cabildo_local.packages import ensure_packages
 from cabildo_local.pause import pause_image
-from cabildo_local.prerequisites import check_machine, check_root, check_system, read_hierarchies
+from cabildo_local.prerequisites import check_machine, check_root, read_hierarchies
 from cabildo_local.processes import Processes
 from cabildo_local.provisioner import remove_unretained
 from cabildo_local.settings import check_name, default_state_root
@@ -49,6 +49,8 @@ if TYPE_CHECKING:
     from cabildo_local.settings import ClusterSettings
     from cabildo_local.state import Allotment
 
+__all__ = ["Cluster", "Status", "down", "find", "status", "up"]
+
 CONTROL_PLANE_BINARIES = (
     "etcd",
     "kube-apiserver",
@@ -60,90 +62,18 @@ NODE_BINARIES = ("kubelet", "kube-proxy", "coredns")
 FAKE_NODE_BINARIES = ("kwok",)
 
 
-@dataclass(frozen=True, slots=True)
-class Cluster:
-    """A local cluster that is up.
-
-    Attributes:
-        name: Its name.
-        kubeconfig: File with the administrator's access.
-        registry: `host:port` of its image registry, the same for pushes and for pods.
-        audit_log: The API server's audit log, JSON lines.
-        nodes: The names of its real nodes.
-        logs: Folder with the output of each program.
-    """
-
-    name: str
-    kubeconfig: Path
-    registry: str
-    audit_log: Path
-    nodes: tuple[str, ...]
-    logs: Path
-    _parts: Parts = field(repr=False, compare=False)
-
-    def cut_link(self, node: str) -> None:
-        """Take a node's network cable out; its programs and pods go on.
-
-        Raises:
-            NetworkError: There is no such node.
-        """
-        self._parts.network.set_link(node, up=False)
-
-    def restore_link(self, node: str) -> None:
-        """Put a node's network cable back.
-
-        Raises:
-            NetworkError: There is no such node.
-        """
-        self._parts.network.set_link(node, up=True)
-
-    def node_processes(self, node: str) -> dict[str, int]:
-        """Return the process ids of a node's own programs by name."""
-        names = [name for name in self._parts.processes.names() if name.startswith(f"{node}-")]
-        pids = {name: self._parts.processes.pid(name) for name in names}
-        return {name.removeprefix(f"{node}-"): pid for name, pid in pids.items() if pid}
-
-    def containerd_socket(self, node: str) -> Path:
-        """Return where a node's containerd listens, for `ctr --address`."""
-        return self._parts.state.runtime / node / "containerd.sock"
-
-
-@dataclass(frozen=True, slots=True)
-class Status:
-    """How a cluster is.
-
-    Attributes:
-        name: Its name.
-        running: Programs that run.
-        ended: Programs that should run and do not.
-        allotment: What it was given; None if it never came up.
-        ready: Whether its API server answers.
-        kubeconfig: File with the administrator's access.
-        registry: `host:port` of its image registry; empty if it never came up.
-    """
-
-    name: str
-    running: tuple[str, ...]
-    ended: tuple[str, ...]
-    allotment: Allotment | None
-    ready: bool
-    kubeconfig: Path
-    registry: str
-
-
 def up(settings: ClusterSettings, *, reporter: Reporter) -> Cluster:
     """Bring a cluster up, or complete one that is partly there.
 
     Raises:
         LocalClusterError: It cannot be brought up; message and remedy say why.
     """
-    check_system()
-    check_root()
     reporter.plan(_steps(settings))
     fake = read_fake_nodes(settings.fake_nodes) if settings.fake_nodes else None
     with reporter.step("check the machine"):
-        ensure_packages(reporter=reporter)
+        # Before anything is installed on a machine that will not do.
         check_machine(settings)
+        ensure_packages(reporter=reporter)
     with reporter.step("find the programs"):
         binaries = _resolve(settings, reporter=reporter)
     parts = _parts(settings.state_root, name=settings.name)
@@ -181,7 +111,7 @@ def down(
                 parts.state.purge()
                 return ()
             parts.state.forget_life()
-            retained = remove_unretained(parts.state.volumes)
+            retained = remove_unretained(parts.state.volumes, on_remove=reporter.note)
             return tuple(parts.state.volumes / volume for volume in retained)
 
 
@@ -320,7 +250,7 @@ def _cluster(parts: Parts, *, allotment: Allotment) -> Cluster:
         audit_log=parts.state.audit_log,
         nodes=tuple(f"node{number}" for number in range(1, allotment.nodes + 1)),
         logs=parts.state.logs,
-        _parts=parts,
+        parts=parts,
     )
 
 

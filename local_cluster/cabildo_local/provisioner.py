@@ -204,8 +204,12 @@ def remove_volume(folder: Path, *, name: str) -> None:
     (folder / f"{name}.json").unlink(missing_ok=True)
 
 
-def remove_unretained(folder: Path) -> list[str]:
+def remove_unretained(folder: Path, *, on_remove: Callable[[str], None]) -> list[str]:
     """Remove all volumes but those to be retained.
+
+    Args:
+        folder: Folder below which each volume has its own.
+        on_remove: Called with a line about each that goes, before it does.
 
     Returns:
         The names of those that stay.
@@ -219,6 +223,8 @@ def remove_unretained(folder: Path) -> list[str]:
         if note.get("reclaimPolicy") == "Retain":
             stay.append(volume.name)
         else:
+            policy = note.get("reclaimPolicy", "not known")
+            on_remove(f"removing the volume {volume} (reclaim policy {policy})")
             remove_volume(folder, name=volume.name)
     return stay
 

@@ -53,7 +53,7 @@ def find_checkout() -> Path:
     if not (root / "local_cluster" / "tools").is_dir():
         raise NotACheckoutError(
             "a local cluster needs a checkout of the Cabildo repository",
-            remedy="clone it and run `make cluster` or `cabildo cluster` of an editable install",
+            remedy="clone it and run `make cluster-up` or `.venv/bin/cabildo cluster up` in it",
         )
     return root
 

@@ -212,8 +212,7 @@ def pause_process(slice_: Slice, node: str) -> int:
 
 
 def test_down_and_up_stay_within_the_promised_times(tmp_path: Path) -> None:
-    if os.getloadavg()[0] > 1:
-        pytest.skip("the promise is for an idle machine, this one is busy")
+    idle = os.getloadavg()[0] < 1
     alone = ClusterSettings(name="quick", nodes=0, state_root=tmp_path / "state")
     began = time.monotonic()
     with cluster(alone):
@@ -228,5 +227,7 @@ def test_down_and_up_stay_within_the_promised_times(tmp_path: Path) -> None:
     finally:
         local.down("quick", purge=True, state_root=two.state_root, reporter=REPORTER)
     print(f"control plane {control_plane_s:.1f} s, two nodes {two_nodes_s:.1f} s")
+    if not idle:
+        pytest.skip("the promise is for an idle machine, this one was busy: not judged")
     assert control_plane_s < CONTROL_PLANE_BOUND_S
     assert two_nodes_s < TWO_NODES_BOUND_S

@@ -29,13 +29,13 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="root alone may have a
 
 def test_other_systems_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(platform, "system", lambda: "Darwin")
-    with pytest.raises(PrerequisiteError, match="this is Darwin.*Linux virtual machine"):
+    with pytest.raises(PrerequisiteError, match=r"this is Darwin.*Linux virtual machine"):
         check_system()
 
 
 def test_others_than_root_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    with pytest.raises(PrerequisiteError, match="needs root.*use sudo"):
+    with pytest.raises(PrerequisiteError, match=r"needs root.*use sudo"):
         check_root()
 
 
@@ -48,7 +48,7 @@ def test_too_little_space_is_refused_with_both_figures(tmp_path: Path) -> None:
 
 def test_read_only_control_groups_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "access", lambda *_: False)
-    with pytest.raises(PrerequisiteError, match="read-only.*privileged"):
+    with pytest.raises(PrerequisiteError, match=r"read-only.*privileged"):
         read_hierarchies()
 
 
@@ -58,7 +58,7 @@ def test_missing_namespaces_are_refused(monkeypatch: pytest.MonkeyPatch) -> None
         raise CommandError("unshare: Operation not permitted")
 
     monkeypatch.setattr(prerequisites, "run_command", refused)
-    with pytest.raises(PrerequisiteError, match="namespaces cannot be made.*not permitted"):
+    with pytest.raises(PrerequisiteError, match=r"namespaces cannot be made.*not permitted"):
         check_machine(ClusterSettings(nodes=0))
 
 
@@ -66,6 +66,23 @@ def test_missing_namespaces_are_refused(monkeypatch: pytest.MonkeyPatch) -> None
 def test_a_missing_file_of_fake_nodes_is_refused(tmp_path: Path) -> None:
     with pytest.raises(PrerequisiteError, match=r"none\.yaml is not there"):
         check_machine(ClusterSettings(nodes=0, fake_nodes=tmp_path / "none.yaml"))
+
+
+@needs_root
+def test_what_nodes_have_unpacked_before_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = ClusterSettings(name="x", nodes=2, state_root=tmp_path)
+    usage = shutil.disk_usage(tmp_path)._replace(free=7 * prerequisites.GIB)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    with pytest.raises(PrerequisiteError, match=r"7\.0 GiB free, the cluster x needs 12\.0 GiB"):
+        check_machine(settings)
+    unpacked = tmp_path / "x" / "nodes" / "node1" / "containerd" / "layer"
+    unpacked.parent.mkdir(parents=True)
+    with unpacked.open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, 512 * 1024**2)
+    with pytest.raises(PrerequisiteError, match=r"needs 11\.5 GiB"):
+        check_machine(settings)
 
 
 @needs_root

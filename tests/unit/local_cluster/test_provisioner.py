@@ -84,7 +84,12 @@ def test_down_keeps_what_is_to_be_retained_and_nothing_else(tmp_path: Path) -> N
         (tmp_path / name / "model").write_text("x")
         write_policy(tmp_path, name=name, policy=policy)
     (tmp_path / "pvc-without-a-note").mkdir()
-    assert remove_unretained(tmp_path) == ["pvc-a"]
+    said: list[str] = []
+    assert remove_unretained(tmp_path, on_remove=said.append) == ["pvc-a"]
+    assert [line.split(" (")[1] for line in said] == [
+        "reclaim policy Delete)",
+        "reclaim policy not known)",
+    ]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["pvc-a", "pvc-a.json"]
 
 
@@ -92,7 +97,7 @@ def test_a_changed_policy_is_noted(tmp_path: Path) -> None:
     (tmp_path / "pvc-a").mkdir()
     write_policy(tmp_path, name="pvc-a", policy="Delete")
     write_policy(tmp_path, name="pvc-a", policy="Retain")
-    assert remove_unretained(tmp_path) == ["pvc-a"]
+    assert remove_unretained(tmp_path, on_remove=print) == ["pvc-a"]
 
 
 def test_removing_twice_is_fine(tmp_path: Path) -> None:
