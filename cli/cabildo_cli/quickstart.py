@@ -30,6 +30,7 @@ from cabildo_local.binaries import resolve
 from cabildo_local.cluster import up
 from cabildo_local.deploy import build_images, install_chart, push_images
 from cabildo_local.errors import LocalClusterError
+from cabildo_local.node_space import check_node_space
 from cabildo_local.packages import ensure_packages
 from cabildo_local.reporter import LineReporter, SilentReporter
 from cabildo_local.settings import ClusterSettings
@@ -164,7 +165,9 @@ def _bring_up(target: Target, *, checkout: Path, times: StepTimes) -> Place:
 
 def _place(target: Target, *, checkout: Path, reporter: Reporter) -> Place:
     if target.is_local:
-        running = up(ClusterSettings(name=target.name, checkout=checkout), reporter=reporter)
+        settings = ClusterSettings(name=target.name, checkout=checkout)
+        check_node_space(settings)
+        running = up(settings, reporter=reporter)
         return Place(kubeconfig=running.kubeconfig, registry=running.registry)
     kubeconfig = Path(os.environ.get("KUBECONFIG") or Path(DEFAULT_KUBECONFIG).expanduser())
     context = ClusterClients.from_kubeconfig(kubeconfig).context
