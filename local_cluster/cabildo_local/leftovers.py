@@ -84,9 +84,10 @@ def _remove_device_socket() -> None:
 
 
 def _remove_network_results(state: State) -> None:
-    # CNI keeps what it did for every pod, by network and pod; all nodes of all clusters call
-    # the network within the pod alike.
-    for result in CNI_RESULTS.glob(f"{state.scope}.*"):
-        result.unlink(missing_ok=True)
-    for pod in state.runtime.glob("*/containerd/io.containerd.runtime.v2.task/*/*"):
-        (CNI_RESULTS / f"cni-loopback-{pod.name}-lo").unlink(missing_ok=True)
+    # CNI keeps what it did for every pod in one folder of the machine, and the network within
+    # the pod has one name in all clusters: whose it is, its text says.
+    mark = f'"{state.runtime}/'
+    for result in CNI_RESULTS.glob("*"):
+        with suppress(OSError):
+            if mark in result.read_text(errors="replace"):
+                result.unlink()

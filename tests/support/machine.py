@@ -55,15 +55,20 @@ class Machine:
             "processes": {line for line in _processes() if str(self.state.folder) in line},
             "runtime": {str(path) for path in [self.state.runtime] if path.exists()},
         }
+        seen["results"] = {
+            str(path)
+            for path in Path("/var/lib/cni/results").glob("*")
+            if self.state.scope in path.read_text(errors="replace")
+        }
+        seen["logs"] = {
+            str(path)
+            for path in Path("/var/log/containers").glob("*")
+            if path.is_symlink() and path.readlink().is_relative_to(self.state.folder)
+        }
         if not self.others_are_up():
-            seen["files"] = {
-                str(path)
-                for folder in ("/run/containerd/s", "/var/lib/cni/results", "/var/log/containers")
-                for path in Path(folder).glob("*")
-            }
+            seen["sockets"] = {str(path) for path in Path("/run/containerd/s").glob("*")}
             seen["kernel"] = {
-                f"{name}={Path('/proc/sys', name).read_text().strip()}"
-                for name in CHANGED
+                f"{name}={Path('/proc/sys', name).read_text().strip()}" for name in CHANGED
             }
             seen["kubelet"] = {str(path) for path in Path("/var/lib/kubelet").glob("**/*")}
         return seen
