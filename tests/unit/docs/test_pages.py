@@ -62,3 +62,11 @@ def test_every_make_target_that_a_page_names_exists() -> None:
     for page in pages():
         named = set(re.findall(r"`make ([a-z-]+)", page.read_text()))
         assert named <= targets, page
+
+
+def test_the_readmes_example_is_the_one_that_the_demo_applies() -> None:
+    shown = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+
+    assert [yaml.safe_load(text) for text in shown] == [
+        yaml.safe_load((ROOT / "examples" / "quickstart.yaml").read_text())
+    ]
