@@ -21,11 +21,10 @@ if TYPE_CHECKING:
     from cabildo_local.settings import ClusterSettings
 
 GIB = 1024**3
-# A control plane's data and logs.
+# A control plane's data and logs; with nodes also room for small pods. What building the
+# product's images takes is checked there (images.py), what unpacking them takes in node_space.py.
 SPACE_CONTROL_PLANE_BYTES = 1 * GIB
-# The operator's and the trainer's image as a node unpacks them: 5.4 GiB measured. What building
-# them takes is checked there (images.py).
-SPACE_NODE_BYTES = int(5.5 * GIB)
+SPACE_NODES_BYTES = 2 * GIB
 
 
 def check_machine(settings: ClusterSettings) -> Hierarchies:
@@ -41,7 +40,8 @@ def check_machine(settings: ClusterSettings) -> Hierarchies:
     check_root()
     hierarchies = read_hierarchies()
     _check_namespaces()
-    _check_state_space(settings)
+    needed = SPACE_NODES_BYTES if settings.nodes else SPACE_CONTROL_PLANE_BYTES
+    check_space(settings.state_root, needed_bytes=needed)
     if settings.fake_nodes is not None and not settings.fake_nodes.is_file():
         raise PrerequisiteError(
             f"the file with fake nodes {settings.fake_nodes} is not there",
@@ -111,24 +111,6 @@ def check_space(folder: Path, *, needed_bytes: int, purpose: str = "a cluster's 
             f" {needed_bytes / GIB:.1f} GiB",
             remedy="free some, or set CABILDO_STATE and CABILDO_CACHE to folders on another disk",
         )
-
-
-def _check_state_space(settings: ClusterSettings) -> None:
-    nodes = [settings.folder / "nodes" / f"node{n}" for n in range(1, settings.nodes + 1)]
-    purpose = f"the cluster {settings.name}"
-    needed_bytes = SPACE_CONTROL_PLANE_BYTES + SPACE_NODE_BYTES * len(nodes)
-    try:
-        check_space(settings.state_root, needed_bytes=needed_bytes, purpose=purpose)
-    except PrerequisiteError:
-        # What nodes have unpacked before counts, and is measured only when it matters.
-        needed_bytes -= sum(min(_used_bytes(node), SPACE_NODE_BYTES) for node in nodes)
-        check_space(settings.state_root, needed_bytes=needed_bytes, purpose=purpose)
-
-
-def _used_bytes(folder: Path) -> int:
-    if not folder.exists():
-        return 0
-    return int(run_command(["du", "-s", "--block-size=1", str(folder)], check=False).split()[0])
 
 
 def _check_namespaces() -> None:

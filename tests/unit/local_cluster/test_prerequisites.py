@@ -69,23 +69,6 @@ def test_a_missing_file_of_fake_nodes_is_refused(tmp_path: Path) -> None:
 
 
 @needs_root
-def test_what_nodes_have_unpacked_before_counts(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    settings = ClusterSettings(name="x", nodes=2, state_root=tmp_path)
-    usage = shutil.disk_usage(tmp_path)._replace(free=7 * prerequisites.GIB)
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
-    with pytest.raises(PrerequisiteError, match=r"7\.0 GiB free, the cluster x needs 12\.0 GiB"):
-        check_machine(settings)
-    unpacked = tmp_path / "x" / "nodes" / "node1" / "containerd" / "layer"
-    unpacked.parent.mkdir(parents=True)
-    with unpacked.open("wb") as file:
-        os.posix_fallocate(file.fileno(), 0, 512 * 1024**2)
-    with pytest.raises(PrerequisiteError, match=r"needs 11\.5 GiB"):
-        check_machine(settings)
-
-
-@needs_root
 def test_this_machine_will_do(tmp_path: Path) -> None:
     settings = ClusterSettings(nodes=0, state_root=tmp_path)
     assert check_machine(settings).tracking.is_dir()
