@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cabildo_api.result import Outcome, Result
-from support.kube import CLAIMS, JOBS, NODES, PODS, SERVICES, STORAGE_CLASSES
+from support.kube import CLAIMS, CORE_EVENTS, JOBS, NODES, PODS, SERVICES, STORAGE_CLASSES
 from support.kubelet import PlayedKubelet, now, played_kubelet
 from support.training_jobs import E2E_SPEC, TrainingRun, condition, merged, rank_of
 
@@ -83,6 +83,20 @@ def job_names(run: TrainingRun) -> list[str]:
     return [one["metadata"]["name"] for one in run.jobs()]
 
 
+def wait_event(run: TrainingRun, reason: str) -> None:
+    """Wait until an Event about the object tells a reason."""
+
+    def told(seen: dict[str, Object]) -> bool:
+        return any(
+            one["reason"] == reason and one["involvedObject"]["uid"] == run.uid
+            for one in seen.values()
+        )
+
+    run.kube.wait(
+        CORE_EVENTS, told, namespace=run.namespace, within_s=10, what=f"an Event {reason}"
+    )
+
+
 def test_a_run_goes_from_apply_to_success(
     operator: OperatorProcess, kubelet: PlayedKubelet, apply: Callable[..., TrainingRun]
 ) -> None:
@@ -98,7 +112,10 @@ def test_a_run_goes_from_apply_to_success(
     operator.check_alive()
 
 
-@pytest.mark.parametrize("first", [0, 1], ids=["69 first", "137 first"])
+@pytest.mark.parametrize(
+    "first",
+    [pytest.param(0, id="69 first"), pytest.param(1, id="137 first", marks=pytest.mark.long)],
+)
 def test_a_killed_rank_costs_one_restart_in_whatever_order_it_is_told(
     first: int,
     operator: OperatorProcess,
@@ -159,7 +176,7 @@ def test_bad_data_is_final_with_the_trainers_words(
     operator.check_alive()
 
 
-@pytest.mark.parametrize("node_deleted", [False, True])
+@pytest.mark.parametrize("node_deleted", [False, pytest.param(True, marks=pytest.mark.long)])
 def test_a_node_that_is_cut_for_good_costs_no_restart(
     node_deleted: bool,
     operator: OperatorProcess,
@@ -202,6 +219,7 @@ def test_suspend_ends_the_pods_and_resume_starts_the_next_attempt(
     operator.check_alive()
 
 
+@pytest.mark.long
 def test_a_new_run_id_trains_again_and_a_deleted_child_does_not(
     operator: OperatorProcess,
     kube: Kube,
@@ -256,6 +274,7 @@ def test_a_service_of_somebody_else_is_left_alone_and_named(
     run = apply()
     told = run.wait_condition("Running", within_s=10, status="False", reason="ChildNameConflict")
     assert "Service net" in told["message"]
+    wait_event(run, "ChildNameConflict")
     assert condition(run.status, "Stalled")["status"] == "True"
     found = kube.get(SERVICES, "net", namespace=namespace)
     assert found is not None
@@ -272,9 +291,11 @@ def test_a_job_that_the_api_server_refuses_is_explained_in_its_words(
     run = apply(scheduling={"tolerations": [wrong]})
     told = run.wait_condition("Running", within_s=10, status="False", reason="CreateRefused")
     assert "tolerations[0]" in told["message"]
+    wait_event(run, "CreateRefused")
     operator.check_alive()
 
 
+@pytest.mark.long
 def test_a_storage_class_is_awaited_and_the_job_goes_on_when_it_appears(
     operator: OperatorProcess,
     kube: Kube,
