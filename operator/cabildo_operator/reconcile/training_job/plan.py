@@ -77,7 +77,7 @@ def _children(
 def _start(
     observed: Observed, *, spec: TrainingJobSpec, standing: Standing, settings: PlanSettings
 ) -> list[Action]:
-    """Returns what starts an attempt; the first write asks for a fresh look at the object.
+    """Returns what starts an attempt: claim, Service, Job.
 
     A cache that is behind must not start an attempt, nor leave a claim that nobody owns.
     """
@@ -90,10 +90,15 @@ def _start(
         owner, spec=spec, run=ledger.run, attempt=ledger.attempt + 1, settings=settings
     )
     actions.append(Create(body=body, owner_uid=owner.uid))
-    first = next(index for index, action in enumerate(actions) if isinstance(action, Create))
+    return _guarded(actions)
+
+
+def _guarded(actions: list[Action]) -> list[Action]:
+    """Returns the actions with a fresh look demanded before the first Create and before the Job."""
+    creates = [index for index, action in enumerate(actions) if isinstance(action, Create)]
     return [
         replace(action, requires_fresh_read=True)
-        if isinstance(action, Create) and index == first
+        if isinstance(action, Create) and index in (creates[0], creates[-1])
         else action
         for index, action in enumerate(actions)
     ]

@@ -31,12 +31,12 @@ def test_the_first_visit_creates_claim_service_and_job_in_this_order(world: Worl
     ]
 
 
-def test_the_first_write_of_a_start_demands_a_fresh_read(world: World) -> None:
+def test_the_first_write_of_a_start_and_its_job_demand_a_fresh_read(world: World) -> None:
     def asked() -> list[tuple[str, bool]]:
         found = [action for action in world.plan().actions if isinstance(action, Create)]
         return [(action.kind, action.requires_fresh_read) for action in found]
 
-    assert asked() == [("PersistentVolumeClaim", True), ("Service", False), ("Job", False)]
+    assert asked() == [("PersistentVolumeClaim", True), ("Service", False), ("Job", True)]
     for action in world.plan().actions[:2]:
         world.carry_out(action)
     assert asked() == [("Job", True)]
