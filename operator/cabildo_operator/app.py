@@ -88,7 +88,7 @@ class Operator:
             board=self._stores.reports,
             objects=self._stores.training_jobs,
             pods=self._stores.pods,
-            wake=self._wake,
+            wake=lambda key, delay_s: self._queue.add_after(_queued(key), delay_s=delay_s),
         )
         self._loop = self._make_loop()
         self._intake = Intake(self._stores.training_jobs, wake=self._wake, gone=self._gone)
@@ -208,7 +208,7 @@ class Operator:
             await asyncio.gather(part, return_exceptions=True)
 
     def _wake(self, key: ObjectKey) -> None:
-        self._queue.add(Key(names.KIND, key.namespace, key.name))
+        self._queue.add(_queued(key))
 
     def _gone(self, obj: CustomResource) -> None:
         self._stores.reports.forget(ObjectKey(obj.metadata.namespace, obj.metadata.name))
@@ -288,6 +288,10 @@ async def run(settings: Settings) -> int:
         await telemetry.stop()
         await client.close()
     return code
+
+
+def _queued(key: ObjectKey) -> Key:
+    return Key(names.KIND, key.namespace, key.name)
 
 
 def _progress_hosts(settings: Settings) -> tuple[str, ...]:

@@ -52,8 +52,8 @@ class Settings:
     Default: `cabildo-certificates`."""
 
     workers: int
-    """CABILDO_WORKERS: visits in progress at a time. Default 8: a visit mostly waits for the API
-    server."""
+    """CABILDO_WORKERS: visits in progress at a time. Default 32: a visit mostly waits for the API
+    server, and making a job's children takes five requests one after the other."""
 
     node_unreachable_s: int
     """CABILDO_NODE_UNREACHABLE_SECONDS: how long pods stay on a node that is not ready or cannot
@@ -111,7 +111,7 @@ class Settings:
             certificate_secret=read.text(
                 "CABILDO_CERTIFICATE_SECRET", default="cabildo-certificates"
             ),
-            workers=read.whole("CABILDO_WORKERS", default=8, least=1, most=256),
+            workers=read.whole("CABILDO_WORKERS", default=32, least=1, most=256),
             node_unreachable_s=read.whole(
                 "CABILDO_NODE_UNREACHABLE_SECONDS", default=30, least=0, most=3600
             ),

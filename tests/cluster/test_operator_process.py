@@ -35,16 +35,21 @@ def ask(port: int, path: str) -> tuple[int, str]:
         return error.code, error.read().decode()
 
 
-def wait_ready(operator: OperatorProcess) -> None:
-    """Ask until it says that it is ready; before it listens there is nobody to wait for."""
+def wait_answer(operator: OperatorProcess, port: int, path: str) -> str:
+    """Ask until the answer is 200; before it listens there is nobody to wait for."""
     deadline = time.monotonic() + WITHIN_S
     while True:
         operator.check_alive()
         with contextlib.suppress(URLError):
-            if ask(operator.metrics_port, "/readyz")[0] == 200:
-                return
-        assert time.monotonic() < deadline, f"not ready; its log: {operator.log.read_text()}"
+            code, text = ask(port, path)
+            if code == 200:
+                return text
+        assert time.monotonic() < deadline, f"{path}; its log: {operator.log.read_text()}"
         time.sleep(0.1)
+
+
+def wait_ready(operator: OperatorProcess) -> None:
+    assert wait_answer(operator, operator.metrics_port, "/readyz") == "ok\n"
 
 
 def await_renewals(kube: Kube, *, count: int, namespace: str) -> None:
@@ -62,8 +67,8 @@ def test_the_leader_is_alive_and_ready_and_ends_cleanly(
     kube: Kube, operator: OperatorProcess
 ) -> None:
     wait_ready(operator)
-    assert ask(operator.probe_port, "/healthz") == (200, json.dumps({"operator": "ok"}))
-    assert ask(operator.metrics_port, "/readyz") == (200, "ok\n")
+    alive = wait_answer(operator, operator.probe_port, "/healthz")
+    assert json.loads(alive) == {"operator": "ok"}
     assert 'cabildo_leader_election_master_status{name="trainingjob"} 1.0' in operator.metrics()
     assert operator.stop() == 0
     assert holder(kube, namespace=operator.identity.namespace) == "", "the Lease is given back"

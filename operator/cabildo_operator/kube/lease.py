@@ -68,10 +68,10 @@ class LeaseElector:
         Raises:
             LeaseLostError: It was held and could not be kept.
         """
-        await self._acquire()
+        asked_at = await self._acquire()
         self.leading.set()
         logger.info("%s holds the Lease %s/%s", self._identity, self._namespace, self._name)
-        await self._keep()
+        await self._keep(asked_at)
 
     async def release(self) -> None:
         """Give the Lease back if it is held, so that another replica need not wait."""
@@ -87,11 +87,13 @@ class LeaseElector:
         else:
             logger.info("the Lease is released")
 
-    async def _acquire(self) -> None:
+    async def _acquire(self) -> float:
+        """Returns when it was asked for: others may count from then on."""
         while True:
+            asked_at = time.monotonic()
             try:
                 if await self._try_acquire():
-                    return
+                    return asked_at
             except errors.ApiError as error:
                 logger.warning("the Lease cannot be asked for: %s", error)
             await asyncio.sleep(self._times.retry_s * random.uniform(0.8, 1.2))  # noqa: S311
@@ -123,8 +125,7 @@ class LeaseElector:
             return True
         return time.monotonic() - self._seen_at > lease.spec.lease_duration_seconds
 
-    async def _keep(self) -> None:
-        renewed_at = time.monotonic()
+    async def _keep(self, renewed_at: float) -> None:
         while True:
             await asyncio.sleep(self._times.renew_s)
             # Others count from when the record changes, which may be right after it is sent.

@@ -26,6 +26,8 @@ from cabildo_operator.progress.token_review import TokenReviewer
 
 PATH: Final = f"/{names.VERSION}/namespaces/{{namespace}}/{names.PLURAL}/{{name}}/status"
 MAX_BODY_BYTES: Final = 64 * 1024
+LATER_S: Final = 5.0
+LAST_ANSWERS_S: Final = 1.0
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +42,7 @@ class ProgressServer:
         board: ProgressBoard,
         objects: Store[CustomResource],
         pods: Store[Pod],
-        wake: Callable[[ObjectKey], None],
+        wake: Callable[[ObjectKey, float], None],
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._reviewer = reviewer
@@ -55,7 +57,9 @@ class ProgressServer:
         """Listen; returns the port."""
         app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[_explain])
         app.router.add_post(PATH, self._post)
-        self._runner = web.AppRunner(app, access_log=None, handle_signals=False)
+        self._runner = web.AppRunner(
+            app, access_log=None, handle_signals=False, shutdown_timeout=LAST_ANSWERS_S
+        )
         await self._runner.setup()
         site = web.TCPSite(self._runner, host, port, ssl_context=context)
         await site.start()
@@ -87,8 +91,11 @@ class ProgressServer:
             received_at=self._now(),
             body=body,
         )
+        known = self._board.latest(key, uid=report.uid)
+        first = known is None or known.pod_uid != report.pod_uid
         self._board.post(key, report=report)
-        self._wake(key)
+        # A status takes progress every few seconds only: reports in between need no visit.
+        self._wake(key, 0.0 if first else LATER_S)
         return _json(200, ProgressAnswer().to_object())
 
 

@@ -22,6 +22,7 @@ USER_PREFIX: Final = "system:serviceaccount:"
 GOOD_FOR_S: Final = 60.0
 BAD_FOR_S: Final = 5.0
 MAX_KEPT: Final = 10_000
+MAX_ASKING: Final = 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +47,7 @@ class TokenReviewer:
         self._client = client
         self._audience = audience
         self._clock = clock
+        self._asking = 0
         self._kept: OrderedDict[bytes, tuple[float, Caller | None]] = OrderedDict()
 
     async def review(self, token: str) -> Caller:
@@ -58,7 +60,7 @@ class TokenReviewer:
         digest = hashlib.sha256(token.encode()).digest()
         until, caller = self._kept.get(digest, (0.0, None))
         if self._clock() >= until:
-            caller = await self._ask(token)
+            caller = await self._ask_in_turn(token)
             self._keep(digest, caller)
         if caller is None:
             raise errors.ReportRefusedError(
@@ -74,6 +76,18 @@ class TokenReviewer:
         self._kept.move_to_end(digest)
         while len(self._kept) > MAX_KEPT:
             self._kept.popitem(last=False)
+
+    async def _ask_in_turn(self, token: str) -> Caller | None:
+        """Ask, unless too many questions are open: anybody can send made-up tokens."""
+        if self._asking >= MAX_ASKING:
+            raise errors.ReportRefusedError(
+                "too many unknown tokens at a time", code=429, reason="TooManyRequests"
+            )
+        self._asking += 1
+        try:
+            return await self._ask(token)
+        finally:
+            self._asking -= 1
 
     async def _ask(self, token: str) -> Caller | None:
         body = {

@@ -18,6 +18,9 @@ from cabildo_operator.kube.store import ObjectKey, key_of
 from cabildo_operator.reconcile.stores import Stores
 
 LABELS: Final = ("namespace", "name")
+MEASURED: Final = "cabildo_training_metric"
+MAX_MEASURED: Final = 32
+"""Series of one object's own metrics: a trainer may report hundreds."""
 GAUGES: Final = {
     "cabildo_training_progress_ratio": "Share of the work done, 0 to 1.",
     "cabildo_training_remaining_seconds": "Estimated time left.",
@@ -37,11 +40,21 @@ class _Progress(msgspec.Struct, frozen=True, rename="camel"):
     loss: str | None = None
 
 
+class _Metric(msgspec.Struct, frozen=True):
+    name: str
+    value: str
+
+
+class _Result(msgspec.Struct, frozen=True):
+    metrics: tuple[_Metric, ...] = ()
+
+
 class _Status(msgspec.Struct, frozen=True):
     phase: str = Phase.PENDING.value
     restarts: int = 0
     attempt: int = 0
     progress: _Progress = _Progress()
+    result: _Result = _Result()
 
 
 class ObjectCollector(Collector):
@@ -54,6 +67,7 @@ class ObjectCollector(Collector):
     def describe(self) -> Iterator[Metric]:
         """Names without values, so that registering reads nothing."""
         yield GaugeMetricFamily("cabildo_trainingjobs", "")
+        yield GaugeMetricFamily(MEASURED, "")
         for name in GAUGES:
             yield GaugeMetricFamily(name, "")
 
@@ -63,6 +77,9 @@ class ObjectCollector(Collector):
         families = {
             name: GaugeMetricFamily(name, text, labels=LABELS) for name, text in GAUGES.items()
         }
+        measured = GaugeMetricFamily(
+            MEASURED, "Last value of what the trainer measured.", labels=(*LABELS, "metric")
+        )
         for obj in self._stores.training_jobs:
             key = key_of(obj)
             status = self._decoder.decode(obj.status)
@@ -74,13 +91,26 @@ class ObjectCollector(Collector):
             }
             for name, value in values.items():
                 families[name].add_metric(key, value)
+            for name, value in self._measured(obj.metadata.uid, key=key, status=status).items():
+                measured.add_metric((*key, name), value)
         by_phase = GaugeMetricFamily(
             "cabildo_trainingjobs", "TrainingJobs by phase.", labels=["phase"]
         )
         for phase, count in phases.items():
             by_phase.add_metric([phase], count)
         yield by_phase
+        yield measured
         yield from families.values()
+
+    def _measured(self, uid: str, *, key: ObjectKey, status: _Status) -> dict[str, float]:
+        """The final metrics once there are some, else the latest reported ones."""
+        found = {metric.name: metric.value for metric in status.result.metrics}
+        report = self._stores.reports.latest(key, uid=uid)
+        if not found and report is not None:
+            found = {metric.name: metric.value for metric in report.body.trainer_status.metrics}
+        numbers = {name: _number(text) for name, text in found.items()}
+        kept = [(name, value) for name, value in numbers.items() if value is not None]
+        return dict(kept[:MAX_MEASURED])
 
     def _latest(self, uid: str, *, key: ObjectKey, known: _Progress) -> _Progress:
         """The report, which is newer than the status, where there is one."""

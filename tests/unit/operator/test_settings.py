@@ -12,7 +12,7 @@ def test_defaults_need_only_the_trainer_image() -> None:
     settings = Settings.from_environment({**NEEDED, "CABILDO_NAMESPACE": "system"})
     assert settings.trainer_image == "registry.example/trainer:1"
     assert settings.progress_url == "https://cabildo-progress.system.svc"
-    assert (settings.workers, settings.exit_after_writes) == (8, 0)
+    assert (settings.workers, settings.exit_after_writes) == (32, 0)
     assert (settings.metrics_port, settings.probe_port, settings.progress_port) == (
         8000,
         8081,

@@ -28,7 +28,11 @@ LABELS = {"namespace": "ns", "name": "job"}
 
 def report(**detail: object) -> Report:
     body = {
-        "trainerStatus": {"progressPercentage": 40, "estimatedRemainingSeconds": 95},
+        "trainerStatus": {
+            "progressPercentage": 40,
+            "estimatedRemainingSeconds": 95,
+            "metrics": [{"name": "val_loss", "value": "0.25"}, {"name": "odd", "value": "?"}],
+        },
         "cabildo": detail or None,
     }
     return Report(
@@ -71,6 +75,20 @@ def test_values_come_from_the_status_and_then_from_the_newer_report(
     assert registry.get_sample_value("cabildo_training_remaining_seconds", LABELS) == 95.0
     assert registry.get_sample_value("cabildo_training_step", LABELS) == 12.0
     assert registry.get_sample_value("cabildo_trainingjobs", {"phase": "Running"}) == 1.0
+
+
+def test_what_the_trainer_measured_is_shown_and_in_the_end_the_result(
+    stores: Stores, registry: CollectorRegistry
+) -> None:
+    name = "cabildo_training_metric"
+    stores.training_jobs.upsert(training_job(phase="Running"))
+    stores.reports.post(ObjectKey("ns", "job"), report=report())
+    assert registry.get_sample_value(name, {**LABELS, "metric": "val_loss"}) == 0.25
+    assert registry.get_sample_value(name, {**LABELS, "metric": "odd"}) is None
+    result = {"metrics": [{"name": "test_r2", "value": "0.73"}]}
+    stores.training_jobs.upsert(training_job(version=2, phase="Succeeded", result=result))
+    assert registry.get_sample_value(name, {**LABELS, "metric": "test_r2"}) == 0.73
+    assert registry.get_sample_value(name, {**LABELS, "metric": "val_loss"}) is None
 
 
 def test_series_of_an_object_end_with_it(stores: Stores, registry: CollectorRegistry) -> None:
