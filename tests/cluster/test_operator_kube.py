@@ -175,6 +175,14 @@ async def test_deleting_takes_that_very_object_and_is_content_when_it_is_gone(
     assert bench.counter.count == 2, "deletions of nothing are no writes"
 
 
+async def test_an_unowned_child_that_is_there_already_must_be_observed_first(
+    bench: Workbench,
+) -> None:
+    await bench.do(bench.create_job)
+    with pytest.raises(errors.ConflictError, match="exists"):
+        await bench.do(Create(body=job(bench.namespace)))
+
+
 async def test_a_body_the_server_does_not_take_is_refused_with_its_words(
     bench: Workbench,
 ) -> None:

@@ -18,7 +18,7 @@ class Create:
 
     An object of that name that is there already counts as success when its controlling
     owner's UID is `owner_uid`, and is a `ChildNameConflict` otherwise. With `owner_uid` empty
-    any object of that name will do: claims are reused.
+    (claims outlive their job) it is a conflict: observe again, and judge what is seen.
     """
 
     body: Body

@@ -91,11 +91,14 @@ class Writer:
         resource, store = self._children[action.kind]
         try:
             created = await self._client.create(resource, body=action.body)
-        except errors.AlreadyExistsError:
+        except errors.AlreadyExistsError as error:
+            if not action.owner_uid:
+                # All of these are watched: it will be observed, and judged then.
+                raise errors.ConflictError(str(error), code=error.code) from error
             existing = await self._client.get(
                 resource, namespace=action.namespace, name=action.name
             )
-            if action.owner_uid and existing.metadata.controller_uid != action.owner_uid:
+            if existing.metadata.controller_uid != action.owner_uid:
                 raise errors.ChildNameConflictError(
                     action.kind, namespace=action.namespace, name=action.name
                 ) from None
