@@ -19,7 +19,7 @@ MUTATING = frozenset({"create", "update", "patch", "delete", "deletecollection"}
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One answered request."""
+    """One answered request; `is_denied` when no rule allows it (other refusals are not)."""
 
     user: str
     verb: str
@@ -30,6 +30,7 @@ class Entry:
     name: str
     code: int
     at: str
+    is_denied: bool
 
     @property
     def granted_as(self) -> tuple[str, str, str]:
@@ -89,4 +90,5 @@ def _entry(line: bytes, *, user: str) -> Entry | None:
         name=reference.get("name", ""),
         code=event.get("responseStatus", {}).get("code", 0),
         at=event["stageTimestamp"],
+        is_denied=event.get("annotations", {}).get("authorization.k8s.io/decision") == "forbid",
     )

@@ -11,9 +11,16 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def line(verb: str, *, user: str = "operator", stage: str = "ResponseComplete") -> str:
+def line(
+    verb: str,
+    *,
+    user: str = "operator",
+    stage: str = "ResponseComplete",
+    decision: str = "allow",
+) -> str:
     """Return one audit event."""
     event = {
+        "annotations": {"authorization.k8s.io/decision": decision},
         "stage": stage,
         "verb": verb,
         "user": {"username": user},
@@ -53,3 +60,9 @@ def test_other_users_and_stages_before_the_answer_are_left_out(tmp_path: Path) -
     assert [one.verb for one in entries] == ["watch", "patch"]
     assert [one.is_write for one in entries] == [False, True]
     assert entries[1].granted_as == ("batch", "jobs/status", "patch")
+
+
+def test_what_no_rule_allows_is_told_apart_from_other_refusals(tmp_path: Path) -> None:
+    file = tmp_path / "audit.log"
+    file.write_text(line("create") + line("create", decision="forbid"))
+    assert [one.is_denied for one in AuditLog(path=file).read()] == [False, True]
