@@ -15,8 +15,8 @@ from typing import Any
 
 HEAD = """# Benchmarks
 
-Written by `make bench`; every figure comes from the run that the table names. A ratio is ours divided by
-the reference, both measured in that same run; lower is better.
+Written by `make bench`; every figure comes from the run that the table names. A ratio is ours
+divided by the reference, both measured in that same run; lower is better.
 """
 
 
