@@ -137,12 +137,6 @@ async def test_a_name_taken_by_a_stranger_is_a_conflict_and_the_stranger_stays(
     assert after["metadata"]["ownerReferences"] == before["metadata"]["ownerReferences"]
 
 
-async def test_without_an_owner_an_existing_object_is_reused(bench: Workbench) -> None:
-    await bench.do(Create(body=service(bench.namespace)), Create(body=service(bench.namespace)))
-    assert bench.counter.count == 1
-    assert len(bench.services) == 1
-
-
 async def test_drift_is_repaired_but_only_on_that_very_object(bench: Workbench, kube: Kube) -> None:
     await bench.do(Create(body=service(bench.namespace)))
     known = bench.services.get((bench.namespace, "svc"))
