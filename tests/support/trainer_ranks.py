@@ -62,7 +62,9 @@ def small_spec(**changes: Any) -> dict[str, Any]:
     } | changes  # fmt: skip
 
 
-def run_spec(spec: dict[str, Any], *, root: Path, attempt: int = 1) -> dict[str, Any]:
+def run_spec(
+    spec: dict[str, Any], *, root: Path, attempt: int = 1, collective_timeout_s: int = 60
+) -> dict[str, Any]:
     """Returns what the operator would mount as run.json."""
     rendered = RunSpec.from_spec(
         TrainingJobSpec.model_validate(spec),
@@ -72,7 +74,7 @@ def run_spec(spec: dict[str, Any], *, root: Path, attempt: int = 1) -> dict[str,
         run=1,
         attempt=attempt,
         uri_prefix="pvc://job-checkpoints",
-        collective_timeout_s=20,
+        collective_timeout_s=collective_timeout_s,
     ).to_object()
     rendered["checkpoint"]["root"] = str(root)
     return rendered
@@ -105,7 +107,7 @@ class Attempt:
     def kill_all(self) -> None:
         """Kills whatever still runs."""
         for process in self.processes:
-            if process.is_alive():
+            if process.pid is not None and process.is_alive():
                 process.kill()
                 process.join()
 
@@ -135,8 +137,11 @@ class Attempt:
 class Run:
     """A run on one checkpoint folder, attempt after attempt."""
 
-    def __init__(self, folder: Path, *, spec: dict[str, Any]) -> None:
+    def __init__(
+        self, folder: Path, *, spec: dict[str, Any], collective_timeout_s: int = 60
+    ) -> None:
         self.folder = folder
+        self.collective_timeout_s = collective_timeout_s
         self.spec = spec
         self.root = folder / "checkpoints"
         self.attempts: list[Attempt] = []
@@ -165,7 +170,12 @@ class Run:
         """Starts the next attempt; leaving the block kills what still runs."""
         attempt = Attempt(number=number or len(self.attempts) + 1, folder=self.folder)
         self.attempts.append(attempt)
-        document = run_spec(self.spec, root=self.root, attempt=attempt.number)
+        document = run_spec(
+            self.spec,
+            root=self.root,
+            attempt=attempt.number,
+            collective_timeout_s=self.collective_timeout_s,
+        )
         run_file = self.folder / f"run-{attempt.number}.json"
         run_file.write_text(json.dumps(document))
         port = free_port()
@@ -183,10 +193,12 @@ class Run:
             process = context().Process(
                 target=_rank,
                 args=(variables, str(attempt.output_file(rank)), (faults or {}).get(rank)),
+                daemon=True,
             )
-            process.start()
             attempt.processes.append(process)
         try:
+            for process in attempt.processes:
+                process.start()
             yield attempt
         finally:
             attempt.kill_all()
@@ -261,6 +273,9 @@ def context() -> Any:
 
 
 def _rank(variables: dict[str, str], output: str, fault: Fault | None) -> None:
+    from cabildo_trainer.engine.signals import StopSignals  # noqa: PLC0415 - before all else
+
+    stop_signals = StopSignals()
     os.environ.update(variables)
     descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(descriptor, 1)
@@ -268,9 +283,7 @@ def _rank(variables: dict[str, str], output: str, fault: Fault | None) -> None:
     sys.stdout = os.fdopen(1, "w", buffering=1, closefd=False)
     sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
     from cabildo_trainer.app import run_process  # noqa: PLC0415 - in the rank, not in the test
-    from cabildo_trainer.engine.signals import StopSignals  # noqa: PLC0415 - as above
 
-    stop_signals = StopSignals()
     if fault is not None:
         fault()
     run_process(stop_signals)

@@ -209,7 +209,6 @@ def test_any_damage_to_any_file_is_found(
     ("change", "reason"),
     [
         (lambda text: text[: len(text) // 2], "cannot be read"),
-        (lambda text: text.replace('"schemaVersion": 1', '"schemaVersion": 9'), "has version 9"),
         (lambda text: text.replace('"size": ', '"size": 1'), "Merkle root does not match"),
         (lambda text: text.replace('"step": 10', '"step": 11'), "is of step 11"),
         (lambda _text: "[]", "cannot be read"),
@@ -223,6 +222,17 @@ def test_a_damaged_manifest_is_found(tmp_path: Path, change: Any, reason: str) -
     path.write_text(change(path.read_text()))
     with pytest.raises(DamagedCheckpointError, match=reason):
         one.read(10)
+
+
+def test_a_checkpoint_of_another_version_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+    one = store(tmp_path)
+    one.start_attempt()
+    commit(one, 10)
+    path = tmp_path / "step-000000000010" / "manifest.json"
+    path.write_text(path.read_text().replace('"schemaVersion": 1', '"schemaVersion": 9'))
+    with pytest.raises(BadSpecError, match="has schema version 9, this trainer knows 1"):
+        store(tmp_path, attempt=2).start_attempt()
+    assert path.exists()
 
 
 def test_nothing_but_damaged_checkpoints_is_an_end_not_a_new_start(tmp_path: Path) -> None:

@@ -95,6 +95,19 @@ def test_a_report_has_the_wire_format_and_the_renewed_token(server: Server, tmp_
     ProgressReport.model_validate(body)
 
 
+def test_mere_steps_are_reported_every_few_seconds_only(server: Server) -> None:
+    reporter = ProgressReporter(endpoint(server), interval_s=0.0)
+    now = record(step=1)
+    reporter.publish(now)
+    assert server.arrived.acquire(timeout=10)
+    for step in range(2, 50):
+        now.step = step
+        reporter.publish(now, urgent=False)
+    reporter.publish(now)
+    reporter.close(timeout_s=10)
+    assert [body["cabildo"]["step"] for _, _, body in server.posts] == [1, 49]
+
+
 def test_the_operators_directive_is_taken_once(server: Server) -> None:
     server.body = b'{"directive": "checkpoint"}'
     reporter = ProgressReporter(endpoint(server), interval_s=0.0)

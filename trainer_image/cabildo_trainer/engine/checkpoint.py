@@ -105,7 +105,7 @@ class CheckpointStore:
         self, content: Content, *, step: int, epoch: int, final: bool, objective: float | None
     ) -> Committed:
         staging = self.folder.attempt_staging(self._identity.attempt)
-        self._as_leader(lambda: _empty_folder(staging))
+        self._as_leader(self._begin)
         files = [_write(staging, rank_file(self._gang.rank), pack(content.own))]
         weights = pack_weights(content.weights)
         if self._gang.is_leader:
@@ -273,14 +273,22 @@ class CheckpointStore:
             files=tuple(sorted(files, key=lambda entry: entry.name)),
         )
 
+    def _begin(self) -> None:
+        self.fence.check(self._identity.attempt)
+        _empty_folder(self.folder.attempt_staging(self._identity.attempt))
+
     def _publish(self, manifest: Manifest) -> None:
         staging = self.folder.attempt_staging(self._identity.attempt)
         target = self.folder.step(manifest.step)
         write_synced(staging / MANIFEST_FILE, manifest.to_bytes())
         sync_folder(staging)
-        self.fence.check(self._identity.attempt)
-        if target.exists():
-            self._make_way(manifest.step)
+        try:
+            self.fence.check(self._identity.attempt)
+            if target.exists():
+                self._make_way(manifest.step)
+        except FencedError:
+            shutil.rmtree(staging, ignore_errors=True)
+            raise
         staging.rename(target)
         sync_folder(self.folder.path)
 

@@ -11,7 +11,7 @@ import json
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from cabildo_trainer.errors import DamagedCheckpointError
+from cabildo_trainer.errors import BadSpecError, DamagedCheckpointError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -124,7 +124,8 @@ def read_manifest(folder: Path) -> tuple[Manifest, str]:
     """Returns the manifest of a checkpoint's folder and its digest.
 
     Raises:
-        DamagedCheckpointError: It is missing or not what this version wrote.
+        DamagedCheckpointError: It is missing, or not what was written.
+        BadSpecError: Another version of the trainer wrote it.
     """
     try:
         content = (folder / MANIFEST_FILE).read_bytes()
@@ -132,13 +133,22 @@ def read_manifest(folder: Path) -> tuple[Manifest, str]:
         raise DamagedCheckpointError(f"{MANIFEST_FILE}: {error.strerror}") from error
     try:
         record: dict[str, Any] = json.loads(content)
-        version, root = record.pop("schemaVersion"), record.pop("merkleRoot")
+        version = record.pop("schemaVersion")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DamagedCheckpointError(f"{MANIFEST_FILE} cannot be read: {error}") from error
+    if version != SCHEMA_VERSION:
+        # A good checkpoint of another image is not damage: it must not be renamed.
+        raise BadSpecError(
+            f"{folder.name}/{MANIFEST_FILE} has schema version {version!r}, this trainer knows"
+            f" {SCHEMA_VERSION}",
+            remedy="Use the trainer image that wrote the checkpoint, or set a new spec.runID.",
+        )
+    try:
+        root = record.pop("merkleRoot")
         files = tuple(FileEntry(**entry) for entry in record.pop("files"))
         manifest = Manifest(files=files, **record)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DamagedCheckpointError(f"{MANIFEST_FILE} cannot be read: {error}") from error
-    if version != SCHEMA_VERSION:
-        raise DamagedCheckpointError(f"{MANIFEST_FILE} has version {version}, not {SCHEMA_VERSION}")
     if root != merkle_root(files):
         raise DamagedCheckpointError(f"{MANIFEST_FILE}: its Merkle root does not match its files")
     return manifest, digest_of(content)

@@ -89,7 +89,7 @@ class RunObserver:
         self._record.step_s = mean_s + SMOOTHING * (took_s - mean_s) if mean_s else took_s
         self._record.loss = loss
         self._copy(state)
-        self._publish(TrainerPhase.TRAINING)
+        self._publish(TrainerPhase.TRAINING, urgent=False)
 
     def evaluated(self, state: TrainState, *, best: bool) -> None:
         """Takes in an evaluation."""
@@ -145,10 +145,10 @@ class RunObserver:
         self._stop_directed |= directive is Directive.STOP
         self._checkpoint_directed |= directive is Directive.CHECKPOINT
 
-    def _publish(self, phase: TrainerPhase) -> None:
+    def _publish(self, phase: TrainerPhase, *, urgent: bool = True) -> None:
         self._record.phase = phase
         if self._is_leader:
-            self._reporter.publish(self._record)
+            self._reporter.publish(self._record, urgent=urgent)
 
     def _say(self, text: str) -> None:
         if self._is_leader:

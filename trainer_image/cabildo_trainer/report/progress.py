@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import ssl
 import threading
+import time
 import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -23,12 +24,15 @@ if TYPE_CHECKING:
     from cabildo_trainer.settings import ProgressEndpoint
 
 INTERVAL_S: Final = 1.0
+"""Shortest time between two reports."""
+STEPS_INTERVAL_S: Final = 5.0
+"""Shortest time from a report to the next one that says no more than that steps were done."""
 REQUEST_TIMEOUT_S: Final = 5.0
 FLUSH_S: Final = 3.0
 
 
 class ProgressReporter:
-    """Posts the newest report in the background, at most one a second."""
+    """Posts the newest report in the background, at most one a second and fewer between events."""
 
     def __init__(
         self, endpoint: ProgressEndpoint | None, *, interval_s: float = INTERVAL_S
@@ -41,12 +45,20 @@ class ProgressReporter:
         self._closing = False
         self._directive = Directive.NONE
         self._complained = ""
+        self._sent_time = 0.0
         if endpoint is not None:
             threading.Thread(target=self._send_all, name="progress", daemon=True).start()
 
-    def publish(self, record: RunRecord) -> None:
-        """Hands over the record, of which the state at the time of sending is reported."""
+    def publish(self, record: RunRecord, *, urgent: bool = True) -> None:
+        """Hands over the record, of which the state at the time of sending is reported.
+
+        Args:
+            record: What to report.
+            urgent: Whether it says more than that steps were done.
+        """
         if self._endpoint is None or self._waiting is record:
+            return
+        if not urgent and time.monotonic() - self._sent_time < STEPS_INTERVAL_S:
             return
         with self._changed:
             self._waiting = record
@@ -75,6 +87,7 @@ class ProgressReporter:
                 self._changed.wait_for(lambda: self._waiting is not None)
                 record, self._waiting, self._busy = self._waiting, None, True
             assert record is not None
+            self._sent_time = time.monotonic()
             directive = self._try_to_send(record)
             with self._changed:
                 self._busy = False
