@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from cabildo_trainer.engine.learner import Learner
 
 
+Sums = dict[str, list[float]]
+"""Weighted sum of the values and sum of the weights, by name."""
+
+
 def evaluate(
     learner: Learner,
     loader: DataLoader[Any],
@@ -26,26 +30,30 @@ def evaluate(
     gang: Gang,
     stop_requested: Callable[[], bool],
 ) -> dict[str, float] | None:
-    """Returns the mean of each value that `validation_step` logs, or None if told to stop.
+    """Returns the mean of each value that the module logs, or None if told to stop.
 
-    Means are over samples, in double precision, and equal on all ranks.
+    Means are in double precision and equal on all ranks: over samples for what `validation_step`
+    logs, over ranks for what `on_validation_epoch_end` logs.
     """
     learner.module.eval()
+    learner.logged.take()  # what training steps logged is of one rank and no part of this
     learner.call("on_validation_epoch_start")
-    sums: dict[str, list[float]] = {}
+    sums: Sums = {}
     batches = _index_batches(loader)
     rounds = -(-len(batches) // gang.world_size)
     with torch.no_grad():
         for number in range(rounds):
             position = number * gang.world_size + gang.rank
             if position < len(batches):
-                _add(sums, learner, fetch(loader, batches[position]), position=position,
-                     samples=len(batches[position]))  # fmt: skip
+                batch = fetch(loader, batches[position])
+                learner.module.validation_step(batch, position)
+                _add(sums, learner.logged.take(), weight=len(batches[position]))
             if not gang.agree(ok=not stop_requested()):
                 return None
-    means = _means(sums, gang=gang)
     learner.call("on_validation_epoch_end")
-    return means | learner.logged.take()
+    at_end: Sums = {}
+    _add(at_end, learner.logged.take(), weight=1)
+    return _means(sums, gang=gang) | _means(at_end, gang=gang)
 
 
 def fetch(loader: DataLoader[Any], indices: list[int]) -> Any:
@@ -63,17 +71,14 @@ def _index_batches(loader: DataLoader[Any]) -> list[list[int]]:
     return [indices[start : start + size] for start in range(0, len(indices), size)]
 
 
-def _add(
-    sums: dict[str, list[float]], learner: Learner, batch: Any, *, position: int, samples: int
-) -> None:
-    learner.module.validation_step(batch, position)
-    for name, value in learner.logged.take().items():
+def _add(sums: Sums, values: dict[str, float], *, weight: int) -> None:
+    for name, value in values.items():
         total = sums.setdefault(name, [0.0, 0.0])
-        total[0] += float(value) * samples
-        total[1] += samples
+        total[0] += float(value) * weight
+        total[1] += weight
 
 
-def _means(sums: dict[str, list[float]], *, gang: Gang) -> dict[str, float]:
+def _means(sums: Sums, *, gang: Gang) -> dict[str, float]:
     # A rank without a batch must take part in the sum of every name.
     names = sorted({name for rank_names in gang.gather(list(sums)) for name in rank_names})
     flat = gang.sum([value for name in names for value in sums.get(name, [0.0, 0.0])])
