@@ -22,7 +22,8 @@ class Cadence(OneOf):
     steps: Count | None = None
     """Every so many optimiser steps."""
     seconds: Count | None = None
-    """Every so many seconds of wall time, at the next step's end."""
+    """Every so many seconds of wall time, at the next step's end. Which step that is depends on the
+    machine: for an evaluation, so do early stopping and the best checkpoint."""
 
 
 class Objective(ApiModel):
