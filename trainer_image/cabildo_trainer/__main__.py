@@ -6,6 +6,7 @@ training. Next: `app.py`.
 
 from __future__ import annotations
 
+import os
 import sys
 
 HELP = """\
@@ -43,6 +44,8 @@ def main() -> None:
 
     stop_signals = StopSignals()
 
+    # NumPy and torch read the number of threads when they are imported.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     from cabildo_trainer.app import run_process  # noqa: PLC0415 - after the handler is there
 
     run_process(stop_signals)

@@ -26,7 +26,7 @@ from cabildo_trainer.errors import (
     StoppedError,
     TrainerError,
 )
-from cabildo_trainer.report.console import complain
+from cabildo_trainer.report.console import complain, say
 from cabildo_trainer.report.record import RunRecord
 from cabildo_trainer.report.termination import write_termination_message
 from cabildo_trainer.settings import TrainerSettings
@@ -133,11 +133,16 @@ def _train(settings: TrainerSettings, *, record: RunRecord, stop_signals: StopSi
             f"WORLD_SIZE is {settings.world_size}, but the run spec has nodes {spec.nodes}",
             remedy="Start as many ranks as the run spec says.",
         )
+    say(
+        f"run {spec.run} attempt {spec.attempt} of {spec.namespace}/{spec.name}:"
+        f" rank {settings.rank} of {settings.world_size}, threads {settings.threads},"
+        f" progress to {settings.progress.url if settings.progress else 'nobody'}"
+    )
     prepared = prepare(spec.data, data_root=settings.data_root)
     record.data_digest = prepared.digest
 
-    # Before torch is imported: it reads the number of threads once.
-    os.environ["OMP_NUM_THREADS"] = str(settings.threads)
+    # Torch's C++ warnings are for its developers; it reads the level when it is imported.
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     from cabildo_trainer.session import train  # noqa: PLC0415 - brings torch
 
     train(spec, prepared=prepared, settings=settings, record=record, stop_signals=stop_signals)

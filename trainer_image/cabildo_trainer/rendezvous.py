@@ -9,6 +9,7 @@ once (`engine/signals.py`). Never here: collectives of training; those are `engi
 from __future__ import annotations
 
 import json
+import socket
 import time
 from dataclasses import asdict, dataclass
 from datetime import timedelta
@@ -23,7 +24,7 @@ from cabildo_trainer.errors import BadDataError, BadSpecError, PeerLostError
 if TYPE_CHECKING:
     from cabildo_trainer.settings import TrainerSettings
 
-CONNECT_TRY_S: Final = 30.0
+CONNECT_TRY_S: Final = 5.0
 POLL_S: Final = 0.1
 BACKEND: Final = "gloo"
 
@@ -72,20 +73,29 @@ def join(settings: TrainerSettings, *, facts: Facts, collective_timeout_s: float
 
 def _connect(settings: TrainerSettings, *, timeout: timedelta) -> Store:
     is_leader = settings.rank == 0
+    if not is_leader:
+        wait_for_listener(settings.master_address, settings.master_port)
+    return TCPStore(
+        settings.master_address,
+        settings.master_port,
+        settings.world_size,
+        is_master=is_leader,
+        timeout=timeout,
+        wait_for_workers=False,
+    )
+
+
+def wait_for_listener(host: str, port: int) -> None:
+    """Waits, as long as it takes, until a name resolves and somebody listens there.
+
+    Torch waits as well, but with pauses of seconds and a page of C++ frames for each; rank 0's name
+    does not resolve before its pod has an address.
+    """
     while True:
         try:
-            return TCPStore(
-                settings.master_address,
-                settings.master_port,
-                settings.world_size,
-                is_master=is_leader,
-                timeout=timeout if is_leader else timedelta(seconds=CONNECT_TRY_S),
-                wait_for_workers=False,
-            )
-        except distributed.DistError:
-            # Rank 0's name does not resolve until its pod has an address.
-            if is_leader:
-                raise
+            with socket.create_connection((host, port), timeout=CONNECT_TRY_S):
+                return
+        except OSError:
             time.sleep(POLL_S)
 
 

@@ -104,10 +104,6 @@ class Gang:
             distributed.all_gather_object(box, value)
         return box
 
-    def barrier(self) -> None:
-        """Waits for all ranks."""
-        self.sum([0.0])
-
 
 @dataclass(frozen=True, slots=True)
 class PendingSum:

@@ -8,7 +8,6 @@ Light to import: it must be there before torch. Never here: sending. Next: `prog
 from __future__ import annotations
 
 import math
-import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
@@ -79,7 +78,6 @@ class RunRecord:
     trained_s: float = 0.0
     step_s: float = 0.0
     finished: bool = False
-    started: float = field(default_factory=time.monotonic)
 
     @property
     def percentage(self) -> int | None:
