@@ -11,7 +11,7 @@ from support.clusters import namespace as throw_away_namespace
 from support.disruption import container_pids, drain, node_ready, send_signal, wait_pids_ended
 from support.kube import NODES, Object
 from support.outcome import Outcome, assert_exact, finish
-from support.training_jobs import E2E_SPEC, TrainingRun, merged
+from support.training_jobs import CHECKPOINT_EVERY_STEPS, E2E_SPEC, TrainingRun, merged
 from support.volumes import RunFolder
 
 if TYPE_CHECKING:
@@ -131,8 +131,11 @@ def test_a_fenced_zombie_changes_nothing(
     finally:
         send_signal(pids, "SIGCONT")  # its kubelet is still cut off and cannot end it
     wait_pids_ended(pids, within_s=120)
+    after = folder.logged_steps(attempt=1)
     if ranks == 1:
-        assert len(folder.logged_steps(attempt=1)) > len(logged), "the zombie did not train on"
+        assert len(after) > len(logged), "the zombie did not train on"
+    # Its next commit is refused and ends it: it never trains past that checkpoint.
+    assert max(after) <= started_from + CHECKPOINT_EVERY_STEPS, "the zombie got past the fence"
     late = [step for step in folder.steps() if step > started_from]
     assert {folder.attempt_of(step) for step in late} <= {2}, "the zombie committed"
     assert_exact(run, reference=reference if ranks > 1 else lone_reference, restarts=0, attempts=2)
