@@ -23,34 +23,44 @@ PACKAGES := cabildo_api cabildo_operator cabildo_trainer cabildo_cli cabildo_loc
 VENV_STAMP := $(VENV)/.complete
 PYTEST := $(PYTHON) -m pytest
 
+# The demo needs no torch on this machine: it is in the trainer's image.
+CLI_VENV := .venv-cli
+CLI_ROOTS := crds cli local_cluster
+CLI_STAMP := $(CLI_VENV)/.complete
+CABILDO := $(CLI_VENV)/bin/cabildo
+
 .PHONY: help
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(VENV_STAMP): requirements/dev.txt $(SOURCE_ROOTS:=/pyproject.toml) scripts/make-venv
-	@scripts/make-venv $(VENV)
+	@scripts/make-venv $(VENV) requirements/dev.txt $(SOURCE_ROOTS)
+	@touch $@
+
+$(CLI_STAMP): requirements/cli.txt $(CLI_ROOTS:=/pyproject.toml) scripts/make-venv
+	@scripts/make-venv $(CLI_VENV) requirements/cli.txt $(CLI_ROOTS)
 	@touch $@
 
 .PHONY: venv
 venv: $(VENV_STAMP) ## make the developer's environment (.venv)
 
 .PHONY: packages
-packages: $(VENV_STAMP) ## install the Debian packages that the local cluster runs on (as root)
-	@$(PYTHON) -m cabildo_cli cluster prepare
+packages: $(CLI_STAMP) ## install the Debian packages that the local cluster runs on (as root)
+	@$(CABILDO) cluster prepare
 
 .PHONY: demo
-demo: $(VENV_STAMP) ## train examples/quickstart.yaml in two real pods on a real Kubernetes
-	@$(PYTHON) -m cabildo_cli demo
+demo: $(CLI_STAMP) ## train examples/quickstart.yaml in two real pods on a real Kubernetes
+	@$(CABILDO) demo
 
 .PHONY: test
 test: packages check test-unit test-cluster test-e2e coverage-gate ## everything CI runs: checks, unit, control plane, real pods
 
 .PHONY: test-unit
-test-unit: packages ## unit tests, with two trainer ranks as host processes
+test-unit: packages $(VENV_STAMP) ## unit tests, with two trainer ranks as host processes
 	@scripts/run-tests unit tests/unit
 
 .PHONY: test-cluster
-test-cluster: packages ## tests against a real control plane (no nodes)
+test-cluster: packages $(VENV_STAMP) ## tests against a real control plane (no nodes)
 	@scripts/run-tests cluster tests/cluster -m "not long"
 
 .PHONY: coverage-gate
@@ -58,11 +68,11 @@ coverage-gate: $(VENV_STAMP) ## line coverage of each package (of the runs just 
 	@$(PYTHON) tests/coverage_gate.py
 
 .PHONY: test-e2e
-test-e2e: packages ## the quick end-to-end cases on real pods
+test-e2e: packages $(VENV_STAMP) ## the quick end-to-end cases on real pods
 	@scripts/run-tests e2e tests/e2e -m "not long"
 
 .PHONY: test-long
-test-long: packages ## the whole matrix: every fault, cluster life cycle, the cold demo
+test-long: packages $(VENV_STAMP) ## the whole matrix: every fault, cluster life cycle, the cold demo
 	@$(PYTEST) tests/cluster tests/e2e tests/long -m "long or e2e"
 
 .PHONY: check
@@ -87,17 +97,17 @@ bench: bench-operator ## all benchmarks, and docs/benchmarks.md from their figur
 	@$(PYTHON) tests/bench/page.py
 
 .PHONY: bench-operator
-bench-operator: packages ## 500 TrainingJobs at 50 per second against a real control plane
+bench-operator: packages $(VENV_STAMP) ## 500 TrainingJobs at 50 per second against a real control plane
 	@PYTHONPATH=tests $(PYTHON) tests/bench/bench_operator.py
 
 .PHONY: cluster-up
-cluster-up: $(VENV_STAMP) ## bring the local cluster up
-	@$(PYTHON) -m cabildo_cli cluster up --name $(CLUSTER_NAME)
+cluster-up: $(CLI_STAMP) ## bring the local cluster up
+	@$(CABILDO) cluster up --name $(CLUSTER_NAME)
 
 .PHONY: cluster-down
-cluster-down: $(VENV_STAMP) ## take the local cluster down
-	@$(PYTHON) -m cabildo_cli cluster down --name $(CLUSTER_NAME)
+cluster-down: $(CLI_STAMP) ## take the local cluster down
+	@$(CABILDO) cluster down --name $(CLUSTER_NAME)
 
 .PHONY: clean
 clean: ## delete what the targets made in this checkout
-	@rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@rm -rf $(VENV) $(CLI_VENV) build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

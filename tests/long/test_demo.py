@@ -37,8 +37,8 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     checkout = folder / "checkout"
     subprocess.run(["git", "clone", "--quiet", str(CHECKOUT), str(checkout)], check=True)
     yield checkout
-    if (checkout / ".venv").exists():
-        command = [".venv/bin/cabildo", "cluster", "down", "--name", CLUSTER, "--purge"]
+    if (checkout / ".venv-cli").exists():
+        command = [".venv-cli/bin/cabildo", "cluster", "down", "--name", CLUSTER, "--purge"]
         subprocess.run(command, cwd=checkout, env=environment(folder), check=True)
     # Go's module cache is read-only; its own tool would need the same environment.
     subprocess.run(["chmod", "-R", "u+w", str(folder)], check=True)
@@ -81,7 +81,7 @@ def test_the_demo_works_from_nothing_and_again_within_three_minutes(clone: Path)
     )
     print(f"cold demo: {cold_s:.0f} s, {used.stdout.split()[0]} MiB of caches and state")
     print(json.dumps(cold["seconds_by_step"], indent=1))
-    command = [".venv/bin/cabildo", "cluster", "down", "--name", CLUSTER]
+    command = [".venv-cli/bin/cabildo", "cluster", "down", "--name", CLUSTER]
     subprocess.run(command, cwd=clone, env=environment(clone.parent), check=True)
     warm, warm_s = demo(clone)
     print(f"warm demo: {warm_s:.0f} s")
