@@ -137,6 +137,6 @@ def test_a_fenced_zombie_changes_nothing(
     # Its next commit is refused and ends it: it never trains past that checkpoint.
     assert max(after) <= started_from + CHECKPOINT_EVERY_STEPS, "the zombie got past the fence"
     late = [step for step in folder.steps() if step > started_from]
-    assert {folder.attempt_of(step) for step in late} <= {2}, "the zombie committed"
+    assert {folder.attempt_of(step) for step in late} <= {2, None}, "the zombie committed"
     assert_exact(run, reference=reference if ranks > 1 else lone_reference, restarts=0, attempts=2)
     assert [entry["attempt"] for entry in folder.fence()] == [1, 2]

@@ -20,12 +20,19 @@ if TYPE_CHECKING:
     from support.training_jobs import TrainingRun
 
 FAULT = "CABILDO_EXIT_AFTER_WRITES"
+KILLED = 137
 
 
-def has_crashed(pod: Object) -> bool:
-    """Whether a container of the pod was restarted, or waits for it."""
-    statuses = pod["status"].get("containerStatuses", [])
-    return any(one["restartCount"] > 0 or "terminated" in one["state"] for one in statuses)
+def was_killed(pod: Object) -> bool:
+    """Whether a container of the pod ended as one that is killed does; not one told to stop."""
+    if "deletionTimestamp" in pod["metadata"]:
+        return False  # the one that was there before the fault was armed
+    states = [
+        state
+        for one in pod["status"].get("containerStatuses", [])
+        for state in (one["state"], one["lastState"])
+    ]
+    return any(state.get("terminated", {}).get("exitCode") == KILLED for state in states)
 
 
 @pytest.mark.parametrize(
@@ -40,7 +47,7 @@ def test_an_operator_killed_after_its_nth_write_of_a_run_loses_and_repeats_nothi
         run = train()
         site.kube.wait(
             PODS,
-            lambda seen: any(has_crashed(one) for one in seen.values()),
+            lambda seen: any(was_killed(one) for one in seen.values()),
             namespace=site.deployed.namespace,
             within_s=60,
             what=f"the operator dies after {writes} writes",

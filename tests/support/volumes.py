@@ -105,7 +105,8 @@ class RunFolder:
 
     def fence(self) -> list[dict[str, int]]:
         """Return the attempts that started, and from which step."""
-        return [json.loads(line) for line in (self.path / "fence").read_text().splitlines()]
+        lines = (self.path / "fence").read_text().splitlines(keepends=True)
+        return [json.loads(line) for line in lines if line.endswith("\n")]
 
     def wait_fence(self, *, attempt: int, within_s: float) -> None:
         """Wait until an attempt has recorded its start, which fences all earlier ones."""
@@ -116,9 +117,12 @@ class RunFolder:
                 raise NotInTimeError(msg)
             time.sleep(0.005)
 
-    def attempt_of(self, step: int) -> int:
-        """Return the attempt that committed a step."""
-        manifest = json.loads((self.step(step) / "manifest.json").read_text())
+    def attempt_of(self, step: int) -> int | None:
+        """Return the attempt that committed a step; None once the step has been pruned."""
+        try:
+            manifest = json.loads((self.step(step) / "manifest.json").read_text())
+        except FileNotFoundError:
+            return None
         return int(manifest["attempt"])
 
     def staging(self, *, attempt: int) -> Path:
