@@ -9,9 +9,9 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
+
 from cabildo_local.images import build_and_push
 from cabildo_local.reporter import LineReporter
-
 from support.clusters import CHECKOUT
 from support.kube import PODS
 
