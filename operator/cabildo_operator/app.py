@@ -45,6 +45,7 @@ from cabildo_operator.work_queue import Key, WorkQueue
 CONTROLLER: Final = "trainingjob"
 LAST_EVENTS_S: Final = 2.0
 FAREWELL_S: Final = 3.0
+CHILD_DELAY_S: Final = 0.2
 
 TRAINING_JOBS: Final = resources.Resource(
     kind=names.KIND, api_version=names.API_VERSION, plural=names.PLURAL, model=CustomResource
@@ -208,14 +209,20 @@ class Operator:
             await asyncio.gather(part, return_exceptions=True)
 
     def _wake(self, key: ObjectKey) -> None:
-        self._queue.add(_queued(key))
+        """Visit soon; an object that nobody has looked at yet goes first."""
+        known = self._stores.training_jobs.get(key)
+        self._queue.add(_queued(key), urgent=known is not None and bytes(known.status) == b"{}")
+
+    def _wake_for_child(self, key: ObjectKey) -> None:
+        """Visit in a moment: children change in bursts, and one visit sees them all."""
+        self._queue.add_after(_queued(key), delay_s=CHILD_DELAY_S)
 
     def _gone(self, obj: CustomResource) -> None:
         self._stores.reports.forget(ObjectKey(obj.metadata.namespace, obj.metadata.name))
         self._loop.forget(obj.metadata.uid)
 
     def _make_informers(self) -> list[Informer[Any]]:
-        stores, routes = self._stores, Routes(stores=self._stores, wake=self._wake)
+        stores, routes = self._stores, Routes(stores=self._stores, wake=self._wake_for_child)
         ours = f"{names.LABEL_MANAGED_BY}={names.MANAGED_BY}"
         rows: list[tuple[Any, Any, Any, str]] = [
             (resources.JOBS, stores.jobs, routes.child, ours),

@@ -213,13 +213,14 @@ class CertificateKeeper:
         self._hosts = tuple(hosts)
         self._now = now
         self._loaded: Bundle | None = None
+        self._trust_pem = ""
         self.context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         self.context.minimum_version = ssl.TLSVersion.TLSv1_2
 
     @property
     def trust_pem(self) -> str:
         """The CAs that pods are to trust; empty before the first `refresh`."""
-        return self._loaded.trust_pem.decode() if self._loaded is not None else ""
+        return self._trust_pem
 
     async def run(self) -> None:
         """Refresh now and then until cancelled."""
@@ -295,7 +296,7 @@ class CertificateKeeper:
             key.touch(mode=0o600)
             key.write_bytes(bundle.leaf.key_pem)
             self.context.load_cert_chain(certificate, key)
-        self._loaded = bundle
+        self._loaded, self._trust_pem = bundle, bundle.trust_pem.decode()
 
 
 def _key(pem: bytes) -> ec.EllipticCurvePrivateKey:

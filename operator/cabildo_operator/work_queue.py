@@ -2,8 +2,8 @@
 
 Everything that happens (a watch event, a report, a wake-up time) ends as `add(key)`;
 `reconcile/loop.py` takes the keys out. The rules are those of controller-runtime's queue: a key
-added while it is being visited is visited once more afterwards. No I/O; time comes from a clock
-that tests replace.
+added while it is being visited is visited once more afterwards. Urgent keys (new objects) overtake
+the others, but never shut them out. No I/O; time comes from a clock that tests replace.
 """
 
 import asyncio
@@ -16,6 +16,8 @@ from typing import Final, NamedTuple, Protocol
 
 BASE_DELAY_S: Final = 0.05
 MAX_DELAY_S: Final = 120.0
+MAX_OVERTAKEN: Final = 4
+"""Urgent keys taken in a row while others wait."""
 
 
 class Key(NamedTuple):
@@ -64,6 +66,8 @@ class WorkQueue:
         self._clock = clock
         self._observer = observer
         self._waiting: OrderedDict[Key, float] = OrderedDict()
+        self._urgent: OrderedDict[Key, float] = OrderedDict()
+        self._overtaken = 0
         self._working: dict[Key, float] = {}
         self._again: set[Key] = set()
         self._failures: dict[Key, int] = {}
@@ -74,14 +78,18 @@ class WorkQueue:
         self._getters: list[asyncio.Future[None]] = []
 
     def __len__(self) -> int:
-        return len(self._waiting)
+        return len(self._waiting) + len(self._urgent)
+
+    @property
+    def has_urgent(self) -> bool:
+        """Whether urgent keys are waiting."""
+        return bool(self._urgent)
 
     @property
     def oldest_waiting_s(self) -> float:
         """Seconds the oldest waiting key has been waiting; 0 when none is."""
-        if not self._waiting:
-            return 0.0
-        return self._clock.time() - next(iter(self._waiting.values()))
+        oldest = [next(iter(lane.values())) for lane in (self._urgent, self._waiting) if lane]
+        return self._clock.time() - min(oldest) if oldest else 0.0
 
     @property
     def working_s(self) -> tuple[float, ...]:
@@ -89,29 +97,35 @@ class WorkQueue:
         now = self._clock.time()
         return tuple(now - started for started in self._working.values())
 
-    def add(self, key: Key) -> None:
-        """Visit `key` soon; a delay it was waiting for is over."""
+    def add(self, key: Key, *, urgent: bool = False) -> None:
+        """Visit `key` soon, before all that are not urgent; a delay it was waiting for is over."""
         self._due.pop(key, None)
-        if key in self._waiting or key in self._again:
+        if urgent and (since := self._waiting.pop(key, None)) is not None:
+            self._urgent[key] = since
+        if key in self._waiting or key in self._urgent or key in self._again:
             return
         if self._observer is not None:
             self._observer.added()
         if key in self._working:
             self._again.add(key)
             return
-        self._enqueue(key)
+        self._enqueue(key, lane=self._urgent if urgent else self._waiting)
 
     def add_after(self, key: Key, *, delay_s: float) -> None:
         """Visit `key` in `delay_s` seconds unless it is due earlier already."""
         if delay_s <= 0:
             self.add(key)
             return
+        if key in self._waiting or key in self._urgent or key in self._again:
+            return
         when = self._clock.time() + delay_s
         if self._due.get(key, when + 1.0) <= when:
             return
         self._due[key] = when
-        heapq.heappush(self._heap, (when, next(self._order), key))
-        self._arm()
+        entry = (when, next(self._order), key)
+        heapq.heappush(self._heap, entry)
+        if self._heap[0] is entry:
+            self._arm()
 
     def retry(self, key: Key, *, at_least_s: float = 0.0) -> float:
         """Visit `key` again after its back-off, which doubles each time; returns the delay."""
@@ -128,8 +142,8 @@ class WorkQueue:
         self._failures.pop(key, None)
 
     async def get(self) -> Key:
-        """Take the key that waited longest; `done` must follow."""
-        while not self._waiting:
+        """Take the urgent key that waited longest, else any; `done` must follow."""
+        while not (self._waiting or self._urgent):
             getter = asyncio.get_running_loop().create_future()
             self._getters.append(getter)
             try:
@@ -142,7 +156,7 @@ class WorkQueue:
             finally:
                 if getter in self._getters:
                     self._getters.remove(getter)
-        key, since = self._waiting.popitem(last=False)
+        key, since = self._next_lane().popitem(last=False)
         now = self._working[key] = self._clock.time()
         if self._observer is not None:
             self._observer.taken(now - since)
@@ -155,10 +169,18 @@ class WorkQueue:
             self._observer.finished(self._clock.time() - started)
         if key in self._again:
             self._again.discard(key)
-            self._enqueue(key)
+            self._enqueue(key, lane=self._waiting)
 
-    def _enqueue(self, key: Key) -> None:
-        self._waiting[key] = self._clock.time()
+    def _next_lane(self) -> OrderedDict[Key, float]:
+        """The urgent keys, but after a few of them one of the others."""
+        if not self._urgent or (self._waiting and self._overtaken >= MAX_OVERTAKEN):
+            self._overtaken = 0
+            return self._waiting
+        self._overtaken += 1
+        return self._urgent
+
+    def _enqueue(self, key: Key, *, lane: OrderedDict[Key, float]) -> None:
+        lane[key] = self._clock.time()
         self._wake_one()
 
     def _wake_one(self) -> None:

@@ -10,7 +10,7 @@ from typing import Any, Final
 import msgspec
 
 from cabildo_operator.kube.objects import CustomResource
-from cabildo_operator.kube.store import ObjectKey, Store, key_of
+from cabildo_operator.kube.store import ObjectKey, Store, key_of, version_of
 
 UNREAD: Final = frozenset({"managedFields", "annotations"})
 
@@ -36,7 +36,10 @@ class Intake:
             self._store.delete(resource)
             self._gone(resource)
         else:
-            self._store.upsert(resource)
+            before = self._store.upsert(resource)
+            if before is not None and version_of(before) >= version_of(resource):
+                # The echo of an own status write: its answer is in the store already.
+                return
         self._wake(key_of(resource))
 
 

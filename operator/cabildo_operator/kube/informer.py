@@ -19,7 +19,7 @@ from cabildo_operator import errors
 from cabildo_operator.kube.client import ApiClient, refusal_of
 from cabildo_operator.kube.objects import Object, ObjectList, Status, WatchEvent
 from cabildo_operator.kube.resources import Resource
-from cabildo_operator.kube.store import Store
+from cabildo_operator.kube.store import Store, version_of
 
 T = TypeVar("T", bound=Object)
 
@@ -147,7 +147,9 @@ class Informer(Generic[T]):
             self._on_change(obj, None)
         else:
             before = self._store.upsert(obj)
-            self._on_change(before, obj)
+            if before is None or version_of(before) < version_of(obj):
+                # Otherwise the echo of an own write, whose answer is in the store already.
+                self._on_change(before, obj)
         return version
 
     def _heard(self) -> None:

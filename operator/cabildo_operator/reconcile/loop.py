@@ -7,6 +7,7 @@ and the next one does what is left. Errors bring the key back with an endless, j
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -28,6 +29,12 @@ from cabildo_operator.work_queue import Key, WorkQueue
 
 PROGRESS_INTERVAL_S: Final = 5.0
 MAX_STALE_PLANS: Final = 3
+FRESH_FOR_S: Final = 1.0
+"""So long a read past the cache also serves the next action of the same visit that demands one."""
+FIRST_STATUS_S: Final = 0.5
+"""So long the first status waits when other new objects do: their children go first."""
+AFTER_WRITES_S: Final = 1.0
+"""Look again so long after writing children; echoes of own writes wake nobody."""
 
 logger = logging.getLogger(__name__)
 
@@ -148,6 +155,8 @@ class Loop:
             refused = error
             plan = kind.plan(observed, now=now, refusal=error.refusal)
             await self._tell(registration, stored, plan)
+        if refused is None and self._queue.has_urgent and _is_start(stored, plan):
+            return now + timedelta(seconds=FIRST_STATUS_S)
         again_at = await self._write_status(registration, stored, plan)
         if refused is not None:
             raise refused
@@ -155,9 +164,16 @@ class Loop:
 
     async def _act(self, registration: Registration, stored: CustomResource, plan: Plan) -> None:
         regarding = _regarding(registration.resource, stored)
+        read_at = -math.inf
         for action in plan.actions:
             if isinstance(action, Create) and action.requires_fresh_read:
-                await self._read_fresh(registration, stored)
+                asked_at = time.monotonic()
+                if asked_at - read_at > FRESH_FOR_S:
+                    await self._read_fresh(registration, stored)
+                    read_at = asked_at
+            if not isinstance(action, EmitEvent):
+                key = Key(registration.kind.name, *key_of(stored))
+                self._queue.add_after(key, delay_s=AFTER_WRITES_S)
             try:
                 await registration.writer.execute(action, regarding=regarding)
             except (errors.RefusedError, errors.ChildNameConflictError) as error:
@@ -220,6 +236,12 @@ class Loop:
     def forget(self, uid: str) -> None:
         """The object is gone."""
         self._status_written.pop(uid, None)
+
+
+def _is_start(stored: CustomResource, plan: Plan) -> bool:
+    """Whether the plan made an object's first children; they tell what its status would."""
+    first = bytes(stored.status) == b"{}"
+    return first and any(isinstance(action, Create) for action in plan.actions)
 
 
 def _changed_fields(stored: CustomResource, plan: Plan) -> set[str]:

@@ -39,6 +39,8 @@ class Routes:
     def child(self, before: Object | None, after: Object | None) -> None:
         """A Job, pod or Service with our labels."""
         obj = after or before
+        if before is not None and after is not None and _is_same(before, after):
+            return
         if obj is not None and (key := owner_of(obj)) is not None:
             self.wake(key)
 
@@ -47,7 +49,7 @@ class Routes:
     ) -> None:
         """A claim: of ours, or one that somebody in its namespace may be waiting for."""
         obj = after or before
-        if obj is None:
+        if obj is None or (before is not None and after is not None and _is_same(before, after)):
             return
         if (key := owner_of(obj)) is not None:
             self.wake(key)
@@ -73,6 +75,13 @@ class Routes:
         for obj in self.stores.training_jobs:
             if namespace in {None, obj.metadata.namespace} and _phase(obj) in {"", Phase.PENDING}:
                 self.wake(key_of(obj))
+
+
+def _is_same(before: Object, after: Object) -> bool:
+    """Whether nothing that is read has changed: a controller touched something else."""
+    version = after.metadata.resource_version
+    metadata = msgspec.structs.replace(before.metadata, resource_version=version)
+    return msgspec.structs.replace(before, metadata=metadata) == after
 
 
 def owner_of(obj: Object) -> ObjectKey | None:

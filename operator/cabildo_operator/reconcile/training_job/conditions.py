@@ -31,22 +31,35 @@ def conditions_for(
     states = _states(phase, reason=reason, message=message, accepted=accepted)
     if hindrance is not None:
         states[ConditionType.STALLED] = ("True", hindrance.reason, hindrance.message)
+    known = {item.type: item for item in previous.conditions}
+    time = whole_seconds(now)
     return tuple(
-        Condition(
-            type=kind,
-            status=status,
-            reason=why,
-            message=text,
-            last_transition_time=whole_seconds(now),
-            observed_generation=generation,
-        ).since(previous.condition(kind))
-        for kind, (status, why, text) in states.items()
+        _following(known.get(kind), kind=kind, state=state, generation=generation, time=time)
+        for kind, state in states.items()
     )
 
 
 def with_generation(conditions: tuple[Condition, ...], *, generation: int) -> tuple[Condition, ...]:
     """Returns the conditions as they are, now known to hold for a newer generation."""
     return tuple(item.model_copy(update={"observed_generation": generation}) for item in conditions)
+
+
+def _following(
+    known: Condition | None, *, kind: ConditionType, state: _State, generation: int, time: datetime
+) -> Condition:
+    """Returns the condition after `known`, which is that one itself when nothing is new."""
+    status, reason, message = state
+    if known is not None and state == (known.status, known.reason, known.message):
+        same = known.observed_generation == generation
+        return known if same else known.model_copy(update={"observed_generation": generation})
+    return Condition(
+        type=kind,
+        status=status,
+        reason=reason,
+        message=message,
+        last_transition_time=time,
+        observed_generation=generation,
+    ).since(known)
 
 
 def _states(

@@ -33,7 +33,7 @@ from cabildo_operator.reconcile.training_job.timing import (
     is_written,
     next_look,
 )
-from cabildo_operator.reconcile.training_job.troubles import Trouble, trouble_of
+from cabildo_operator.reconcile.training_job.troubles import Trouble, next_trouble_at, trouble_of
 
 LEFTOVER_POLL_S: Final = 2
 """Children of a deleted object wake their own, not us: look again soon."""
@@ -203,7 +203,7 @@ def _go_on(visit: _Visit) -> Standing | None:
     record, gang = visit.ledger.current, visit.gang
     if record is None or gang is None or not is_open(record):
         return None
-    trouble = trouble_of(gang)
+    trouble = trouble_of(gang, now=visit.now)
     if gang.being_deleted:
         # Resumed before the pods had ended: only a suspension leaves such a record open.
         phase, reason, message = Phase.SUSPENDING, Reason.SUSPENDING, Reason.SUSPENDING.meaning
@@ -217,7 +217,11 @@ def _go_on(visit: _Visit) -> Standing | None:
             reason, message = trouble.reason, trouble.message
         if reason is Reason.NODE_LOST:
             phase = Phase.RESTARTING
-    wake = next_look(gang, record=record, now=visit.now, settings=visit.settings)
+    looks = (
+        next_look(gang, record=record, now=visit.now, settings=visit.settings),
+        next_trouble_at(gang, now=visit.now),
+    )
+    wake = min((time for time in looks if time is not None), default=None)
     standing = visit.standing(phase, reason, message, wake=wake)
     return replace(standing, stops=tuple(job for job in _live_jobs(visit) if job != gang.job))
 
@@ -236,8 +240,10 @@ def _start_next(visit: _Visit) -> Standing:
             settings=visit.settings,
         )
         written = is_written(record, status=visit.observed.status)
-        if waits_until is None or waits_until > now or not written:
+        if waits_until is None or waits_until > now:
             return visit.standing(phase, reason, message, wake=waits_until)
+        if not written:
+            return replace(visit.standing(phase, reason, message), wake_at=now)
     missing = unmet(visit.observed, spec=visit.spec)
     if missing is not None:
         wake = None

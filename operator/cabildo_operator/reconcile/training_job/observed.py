@@ -6,6 +6,8 @@ Next: `plan.py`.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Final
 
 from pydantic import ValidationError
 
@@ -28,6 +30,9 @@ from cabildo_operator.progress.board import Report
 from cabildo_operator.reconcile.stores import Stores
 from cabildo_operator.reconcile.training_job.render.claim import checkpoint_claim
 from cabildo_operator.reconcile.training_job.render.metadata import Owner
+
+PARSED_KEPT: Final = 1_024
+"""Parsed specs and statuses that are kept, by their bytes: most visits find both unchanged."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +89,7 @@ def observe(key: ObjectKey, *, stores: Stores) -> Observed | None:
         return None
     uid = resource.metadata.uid
     owner = Owner(namespace=key.namespace, name=key.name, uid=uid)
-    spec, error = _parse_spec(resource)
+    spec, error = _parse_spec(bytes(resource.spec))
     pods = stores.pods.by_index(uid)
     departed = stores.pods.departed(uid)
     nodes = {pod.spec.node_name for pod in (*pods, *departed) if pod.spec.node_name}
@@ -93,7 +98,7 @@ def observe(key: ObjectKey, *, stores: Stores) -> Observed | None:
         meta=resource.metadata,
         spec=spec,
         spec_error=error,
-        status=_parse_status(resource),
+        status=_parse_status(bytes(resource.status)),
         jobs=tuple(job for job in stores.jobs.by_index(uid) if job.metadata.controller_uid == uid),
         pods=pods,
         departed=departed,
@@ -107,21 +112,23 @@ def observe(key: ObjectKey, *, stores: Stores) -> Observed | None:
     )
 
 
-def _parse_spec(resource: CustomResource) -> tuple[TrainingJobSpec | None, str]:
+@lru_cache(maxsize=PARSED_KEPT)
+def _parse_spec(raw: bytes) -> tuple[TrainingJobSpec | None, str]:
     try:
-        return TrainingJobSpec.model_validate_json(bytes(resource.spec)), ""
+        return TrainingJobSpec.model_validate_json(raw), ""
     except ValidationError as error:
         return None, explain_validation(error)
 
 
-def _parse_status(resource: CustomResource) -> TrainingJobStatus:
+@lru_cache(maxsize=PARSED_KEPT)
+def _parse_status(raw: bytes) -> TrainingJobStatus:
     """Returns what was written; a status that cannot be read counts as none at all.
 
     Only this operator writes it, so that can only be one of a far newer version; runs and attempts
     are then found again from the Jobs.
     """
     try:
-        return TrainingJobStatus.model_validate_json(bytes(resource.status))
+        return TrainingJobStatus.model_validate_json(raw)
     except ValidationError:
         return TrainingJobStatus()
 

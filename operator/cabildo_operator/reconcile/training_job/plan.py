@@ -59,6 +59,8 @@ def plan(
             standing, ledger=standing.ledger.with_attempt(now=whole_seconds(now)), starts=False
         )
     status = build_status(observed, spec=spec, standing=standing, now=now)
+    if status == observed.status:
+        return Plan(actions=tuple(actions), wake_at=standing.wake_at)
     actions += events_between(observed.status, status)
     return Plan(actions=tuple(actions), status=status.to_object(), wake_at=standing.wake_at)
 

@@ -7,11 +7,12 @@ the conditions until it has passed.
 
 import re
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from cabildo_api import names
 from cabildo_api.reasons import Reason
-from cabildo_operator.kube.objects import Waiting
+from cabildo_operator.kube.objects import Condition, Waiting
 from cabildo_operator.reconcile.training_job.gang import Gang, Member
 
 IMAGE_REASONS: Final = frozenset(
@@ -35,6 +36,10 @@ CONFIG_REASONS: Final = frozenset(
         "RunContainerError",
     }
 )
+SCHEDULING_PATIENCE: Final = timedelta(seconds=3)
+BINDING_PATIENCE: Final = timedelta(seconds=15)
+"""A slot is freed within moments, a new volume made within seconds: not worth a warning."""
+UNBOUND: Final = "unbound immediate PersistentVolumeClaims"
 
 _BACK_OFF: Final = re.compile(r'^Back-off pulling image "[^"]*"(: \w+: )?')
 
@@ -47,14 +52,24 @@ class Trouble:
     message: str
 
 
-def trouble_of(gang: Gang) -> Trouble | None:
+def trouble_of(gang: Gang, *, now: datetime) -> Trouble | None:
     """Returns the first trouble, in the order in which one explains the others."""
-    for look in (_lost_node, _image, _config, _scheduling):
+    for look in (_lost_node, _image, _config):
         for member in gang.members:
             trouble = None if member.ended else look(member)
             if trouble is not None:
                 return trouble
+    for member in gang.members:
+        due = _unschedulable_at(member)
+        if due is not None and due <= now:
+            return _scheduling(member)
     return None
+
+
+def next_trouble_at(gang: Gang, *, now: datetime) -> datetime | None:
+    """Returns when a pod that has no node yet starts to count as unschedulable."""
+    times = [_unschedulable_at(member) for member in gang.members]
+    return min((time for time in times if time is not None and time > now), default=None)
 
 
 def _lost_node(member: Member) -> Trouble | None:
@@ -83,12 +98,29 @@ def _config(member: Member) -> Trouble | None:
     return _trouble(Reason.CONTAINER_CONFIG_INVALID, f"{_who(member)}: {_said(waiting)}")
 
 
-def _scheduling(member: Member) -> Trouble | None:
-    condition = member.pod.condition("PodScheduled") if member.pod else None
+def _unscheduled(member: Member) -> Condition | None:
+    """Returns the scheduler's refusal of a pod, if it stands."""
+    if member.pod is None or member.ended:
+        return None
+    condition = member.pod.condition("PodScheduled")
     if condition is None or condition.status != "False" or condition.reason != "Unschedulable":
         return None
-    unbound = "unbound immediate PersistentVolumeClaims" in condition.message
-    reason = Reason.CLAIM_PENDING if unbound else Reason.UNSCHEDULABLE
+    return condition
+
+
+def _unschedulable_at(member: Member) -> datetime | None:
+    condition = _unscheduled(member)
+    if condition is None:
+        return None
+    since = condition.last_transition_time or datetime.min.replace(tzinfo=UTC)
+    return since + (BINDING_PATIENCE if UNBOUND in condition.message else SCHEDULING_PATIENCE)
+
+
+def _scheduling(member: Member) -> Trouble | None:
+    condition = _unscheduled(member)
+    if condition is None:
+        return None
+    reason = Reason.CLAIM_PENDING if UNBOUND in condition.message else Reason.UNSCHEDULABLE
     return _trouble(reason, f"{_who(member)}: {condition.message}")
 
 

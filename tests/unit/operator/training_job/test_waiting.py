@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 
 from cabildo_api import names
@@ -216,16 +218,19 @@ def test_a_container_on_its_way_is_no_trouble(waiting: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "reason"),
+    ("text", "reason", "patience_s"),
     [
-        ("0/2 nodes are available: 2 Insufficient cpu.", "Unschedulable"),
+        ("0/2 nodes are available: 2 Insufficient cpu.", "Unschedulable", 3),
         (
             "0/2 nodes are available: pod has unbound immediate PersistentVolumeClaims.",
             "ClaimPending",
+            15,
         ),
     ],
 )
-def test_the_schedulers_words_are_passed_on(text: str, reason: str) -> None:
+def test_the_schedulers_words_are_passed_on_when_they_last(
+    text: str, reason: str, patience_s: int
+) -> None:
     world = World()
     world.rest()
     world.add_pod(0)
@@ -233,6 +238,11 @@ def test_the_schedulers_words_are_passed_on(text: str, reason: str) -> None:
     told = condition("PodScheduled", at=world.now, reason="Unschedulable", message=text)
     raw["status"]["conditions"] = [told | {"status": "False"}]
     world.put("Pod", raw)
+    world.rest()
+    assert world.running()[0] == "WaitingForPods", "a claim may be bound in a moment"
+    wake_at = world.plan().wake_at
+    assert wake_at == world.now + timedelta(seconds=patience_s)
+    world.tick(patience_s)
     world.rest()
     assert world.running() == (reason, f"rank 0: {text} {remedy(reason)}")
 
