@@ -21,6 +21,7 @@ from cabildo_operator.kube.objects import CustomResource, Job
 from cabildo_operator.kube.resources import JOBS
 from cabildo_operator.kube.store import ObjectKey, Store
 from cabildo_operator.kube.writes import WriteCounter, Writer
+from cabildo_operator.reconcile import loop as loop_module
 from cabildo_operator.reconcile.kind import Kind, Plan, Refusal
 from cabildo_operator.reconcile.loop import Loop, Registration
 from cabildo_operator.work_queue import Key, WorkQueue
@@ -235,6 +236,54 @@ async def test_an_attempt_is_not_started_on_what_is_no_longer_true(
         assert len(seen) == 1
     else:
         assert len(seen) == 2, "planned again at once, on what is true"
+
+
+async def test_one_fresh_read_serves_a_visit_unless_it_has_grown_old(
+    bench: Workbench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads: list[str] = []
+    get = bench.api.get
+
+    async def counted(*args: Any, **kwargs: Any) -> Any:
+        reads.append(kwargs["name"])
+        return await get(*args, **kwargs)
+
+    monkeypatch.setattr(bench.api, "get", counted)
+
+    def plan(obj: CustomResource, _: Refusal | None) -> Plan:
+        first, job = bench.job(obj), bench.job(obj)
+        body = {**first.body, "metadata": {**first.body["metadata"], "name": "one-first"}}
+        first = Create(body=body, owner_uid=first.owner_uid, requires_fresh_read=True)
+        return Plan(actions=(first, job))
+
+    bench.plan = plan
+    await bench.visit()
+    assert reads == ["one"]
+    for name in ("one-first", "one-r1-a1"):
+        bench.kube.delete(RAW_JOBS, name, namespace=bench.key.namespace)
+    monkeypatch.setattr(loop_module, "FRESH_FOR_S", 0.0)
+    reads.clear()
+    await bench.visit()
+    assert reads[:2] == ["one", "one"]
+
+
+async def test_the_first_status_waits_while_other_new_objects_do(bench: Workbench) -> None:
+    other = Key("TrainingJob", bench.key.namespace, "other")
+
+    def plan(obj: CustomResource, _: Refusal | None) -> Plan:
+        known = bench.jobs.get((bench.key.namespace, "one-r1-a1"))
+        return Plan(actions=() if known else (bench.job(obj),), status={"phase": "Pending"})
+
+    bench.plan = plan
+    bench.queue.add(other, urgent=True)
+    assert await bench.visit() == "requeue_after"
+    assert bench.created()
+    assert "status" not in bench.server_side
+    assert await asyncio.wait_for(bench.queue.get(), timeout=10) == other
+    assert await asyncio.wait_for(bench.queue.get(), timeout=10) == bench.key
+    bench.queue.add(other, urgent=True)
+    assert await bench.visit() == "success"
+    assert bench.server_side["status"] == {"phase": "Pending"}, "put off once only"
 
 
 async def test_a_refused_action_is_explained_in_the_status_and_tried_again(

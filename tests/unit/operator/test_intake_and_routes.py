@@ -6,12 +6,13 @@ import msgspec
 import pytest
 
 from cabildo_api import names
-from cabildo_operator.handlers.intake import Intake
+from cabildo_operator.handlers.intake import Intake, decode
 from cabildo_operator.kube.objects import (
     CustomResource,
     Node,
     ObjectMeta,
     PersistentVolumeClaim,
+    Pod,
     StorageClass,
 )
 from cabildo_operator.kube.store import ObjectKey, Store
@@ -73,6 +74,29 @@ def test_events_fill_the_store_and_wake_the_key(woken: Woken) -> None:
     assert store.get(KEY) is None
     assert [obj.metadata.uid for obj in gone] == ["u"]
     assert woken == [KEY] * 3
+
+
+def test_the_echo_of_an_own_status_write_wakes_nobody(woken: Woken) -> None:
+    store: Store[CustomResource] = Store()
+    intake = Intake(store, wake=woken.append, gone=lambda _: None)
+    intake.take("ADDED", raw(1))
+    store.upsert(decode(raw(2)))
+    intake.take("MODIFIED", raw(2))
+    assert woken.take() == [KEY]
+    intake.take("MODIFIED", raw(3))
+    assert woken == [KEY]
+
+
+def test_a_change_of_what_nobody_reads_wakes_nobody(routes: Routes, woken: Woken) -> None:
+    def at(version: str, *, node: str = "") -> Pod:
+        made = pod(node=node)
+        metadata = msgspec.structs.replace(made.metadata, resource_version=version)
+        return msgspec.structs.replace(made, metadata=metadata)
+
+    routes.child(at("1"), at("2"))
+    assert woken == []
+    routes.child(at("2"), at("3", node="n1"))
+    assert woken == [KEY]
 
 
 def test_a_child_wakes_the_object_its_labels_name(routes: Routes, woken: Woken) -> None:

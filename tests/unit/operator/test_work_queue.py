@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cabildo_operator.work_queue import MAX_DELAY_S, Key, WorkQueue
+from cabildo_operator.work_queue import MAX_DELAY_S, MAX_OVERTAKEN, Key, WorkQueue
 from support.fake_clock import FakeClock
 
 A, B, C = (Key("Kind", "ns", name) for name in "abc")
@@ -66,6 +66,39 @@ async def test_a_key_added_during_its_visit_is_visited_once_more(queue: WorkQueu
     queue.done(key)
     assert await queue.get() == A
     queue.done(A)
+    assert len(queue) == 0
+
+
+async def test_urgent_keys_overtake_but_do_not_shut_out_the_others(queue: WorkQueue) -> None:
+    new = [Key("Kind", "ns", f"new-{number}") for number in range(MAX_OVERTAKEN + 1)]
+    queue.add(A)
+    for key in new:
+        queue.add(key, urgent=True)
+    assert queue.has_urgent
+    assert len(queue) == MAX_OVERTAKEN + 2
+    taken = [await queue.get() for _ in range(len(queue))]
+    assert taken == [*new[:-1], A, new[-1]]
+    assert not queue.has_urgent
+
+
+async def test_a_waiting_key_may_become_urgent(queue: WorkQueue, clock: FakeClock) -> None:
+    queue.add(A)
+    queue.add(B)
+    clock.advance(1.0)
+    queue.add(B, urgent=True)
+    queue.add(B)
+    assert len(queue) == 2
+    assert queue.oldest_waiting_s == 1.0
+    assert [await queue.get(), await queue.get()] == [B, A]
+
+
+async def test_a_delay_of_a_key_that_waits_already_is_nothing(
+    queue: WorkQueue, clock: FakeClock
+) -> None:
+    queue.add(A)
+    queue.add_after(A, delay_s=1.0)
+    queue.done(await queue.get())
+    clock.advance(2.0)
     assert len(queue) == 0
 
 

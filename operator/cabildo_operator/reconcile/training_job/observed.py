@@ -16,7 +16,6 @@ from cabildo_api.base import explain_validation
 from cabildo_api.training_job import TrainingJobSpec
 from cabildo_api.training_job_status import TrainingJobStatus
 from cabildo_operator.kube.objects import (
-    CustomResource,
     Job,
     Node,
     Object,
