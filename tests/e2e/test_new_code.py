@@ -70,6 +70,6 @@ def test_a_changed_line_of_the_trainer_runs_on_every_node_within_ten_seconds(
     site.kube.wait(PODS, all_ran, namespace=namespace, within_s=120, what="both nodes ran it")
     took_s = time.monotonic() - began
     print(f"built and pushed after {pushed_s:.1f} s, run on both nodes after {took_s:.1f} s")
-    if os.getloadavg()[0] > (os.cpu_count() or 1):
+    if took_s > WITHIN_S and os.getloadavg()[0] > (os.cpu_count() or 1):
         pytest.skip(f"the machine is busy: {took_s:.1f} s say nothing")
     assert took_s <= WITHIN_S
