@@ -37,7 +37,7 @@ CONFIG_REASONS: Final = frozenset(
     }
 )
 SCHEDULING_PATIENCE: Final = timedelta(seconds=3)
-BINDING_PATIENCE: Final = timedelta(seconds=15)
+BINDING_PATIENCE: Final = timedelta(seconds=7)
 """A slot is freed within moments, a new volume made within seconds: not worth a warning."""
 UNBOUND: Final = "unbound immediate PersistentVolumeClaims"
 

@@ -224,7 +224,7 @@ def test_a_container_on_its_way_is_no_trouble(waiting: str) -> None:
         (
             "0/2 nodes are available: pod has unbound immediate PersistentVolumeClaims.",
             "ClaimPending",
-            15,
+            7,
         ),
     ],
 )
