@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from support.site import Site
     from support.training_jobs import TrainingRun
 
-STEPS = 200
+STEPS = 1500
+"""Enough that a run outlasts the 5 s between two writes of progress on any machine."""
 SPOILED = base64.b64encode(b"spoiled").decode()
 
 
