@@ -16,6 +16,8 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 from torch import distributed
+
+# torch publishes these names and leaves them out of its own list.
 from torch.distributed import PrefixStore, Store, TCPStore  # type: ignore[attr-defined]
 
 from cabildo_trainer.engine.gang import Gang, peers_expected

@@ -138,6 +138,7 @@ def configure_torch(*, threads: int) -> None:
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True)
     # Filling fresh memory would only cost time: nothing here reads what it has not written.
+    # torch adds the attribute when it runs, so its types do not have it.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
