@@ -215,7 +215,7 @@ class Kube:
         Args:
             resource: What to watch.
             question: Asked with all objects by name after the list and after every
-                event; anything but None and False ends the wait.
+                event; a true answer ends the wait, an empty or false one does not.
             within_s: The deadline, seconds from now.
             namespace: The namespace; all of them when empty.
             labels: A label selector.
@@ -228,7 +228,7 @@ class Kube:
         seen: dict[str, Object] = {}
         for seen in self._states(resource, namespace=namespace, labels=labels, deadline=deadline):
             answer = question(seen)
-            if answer is not None and answer is not False:
+            if answer:
                 return answer
         last = json.dumps([_brief(one) for one in seen.values()], indent=1)
         msg = f"not within {within_s:.0f} s: {what or question}\nlast seen: {last[:6000]}"

@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING
 from support.kube import NODES, PODS, ApiRefusedError, Kube
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from support.kube import Object
 
 HEARTBEAT_S = 1.0
+JOIN_S = 30.0
 STATUS_EVERY_S = 0.2
 ENDED = ("Succeeded", "Failed")
 
@@ -50,11 +51,19 @@ class PlayedKubelet:
     _stopping: threading.Event = field(default_factory=threading.Event)
 
     def join(self) -> None:
-        """Register the nodes."""
+        """Register the nodes, and wait until pods may be bound to any of them.
+
+        A new node is tainted until the node controller has seen it ready. A test that asks for
+        pods before would have the scheduler choose among the nodes that came first.
+        """
         for name in self.nodes:
             labels = {"kubernetes.io/hostname": name}
             self.kube.create(NODES, {"metadata": {"name": name, "labels": labels}})
             self._beat(name)
+        self.kube.wait(NODES, self._open, within_s=JOIN_S, what="nodes without a taint")
+
+    def _open(self, seen: Mapping[str, Object]) -> bool:
+        return all(name in seen and not seen[name]["spec"].get("taints") for name in self.nodes)
 
     def leave(self) -> None:
         """Remove the nodes."""
