@@ -51,7 +51,10 @@ def test_on_a_developers_machine_a_skip_is_a_skip(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("cluster", "counted"),
-    [("local", "1 failed, 1 skipped, 1 xfailed, 1 error"), ("kubeconfig", "2 skipped, 1 xfailed, 1 error")],
+    [
+        ("local", "1 failed, 1 skipped, 1 xfailed, 1 error"),
+        ("kubeconfig", "2 skipped, 1 xfailed, 1 error"),
+    ],
 )
 def test_in_ci_only_listed_reasons_skip(tmp_path: Path, cluster: str, counted: str) -> None:
     seen = outcomes(tmp_path, CI="true", CLUSTER=cluster)
