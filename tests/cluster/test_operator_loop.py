@@ -407,7 +407,10 @@ async def test_a_defect_in_planning_is_logged_and_tried_again(
     assert await asyncio.wait_for(bench.queue.get(), timeout=10) == bench.key
 
 
-async def test_an_object_that_changes_all_the_time_is_left_for_later(bench: Workbench) -> None:
+async def test_an_object_that_changes_all_the_time_is_left_for_later(
+    bench: Workbench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop_module, "YOUNG_S", 0.0)
     visits = 0
 
     def plan(obj: CustomResource, _: Refusal | None) -> Plan:
