@@ -31,8 +31,6 @@ RequestObserver = Callable[[str, int, float], None]
 REQUEST_TIMEOUT_S: Final = 30.0
 CONNECT_TIMEOUT_S: Final = 10.0
 MAX_CONNECTIONS: Final = 64
-UNREAD_BYTES: Final = 1
-"""What a watch may read ahead: events that nobody has asked for yet stay in the socket."""
 
 HTTP_OK: Final = 200
 HTTP_ERROR: Final = 400
@@ -115,7 +113,6 @@ class ApiClient:
                 params={**params, "watch": "true"},
                 headers=await self._credentials.headers(),
                 timeout=timeout,
-                read_bufsize=UNREAD_BYTES,
             ) as response:
                 if response.status != HTTP_OK:
                     if response.status == HTTP_UNAUTHORIZED:
