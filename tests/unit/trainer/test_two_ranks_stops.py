@@ -114,7 +114,9 @@ def test_two_attempts_at_once_leave_one_history(tmp_path: Path) -> None:
     with run.attempt() as old:
         run.wait_for_step(15, attempt=old)
         run.train()
-        assert set(old.wait()) <= {75, 0}, old.output()
+        codes = set(old.wait())
+    # The rank that finds itself fenced ends with 75; its peer may only see that it is gone.
+    assert codes <= {0, 75} or codes == {69, 75}, old.output()
     assert run.final_weights() == reference.final_weights()
     assert run.losses() == reference.losses()
 
