@@ -71,9 +71,13 @@ coverage-gate: $(VENV_STAMP) ## line coverage of each package (of the runs just 
 test-e2e: packages $(VENV_STAMP) ## the quick end-to-end cases on real pods
 	@scripts/run-tests e2e tests/e2e -m "not long"
 
+# In two parts: the clusters of the first are down before the second takes its times.
 .PHONY: test-long
 test-long: packages $(VENV_STAMP) ## the whole matrix: every fault, cluster life cycle, the cold demo
-	@$(PYTEST) tests/cluster tests/e2e tests/long -m "long or e2e"
+	@status=0; \
+	$(PYTEST) tests/cluster tests/e2e -m "long or e2e" || status=$$?; \
+	$(PYTEST) tests/long || status=$$?; \
+	exit $$status
 
 .PHONY: check
 check: $(VENV_STAMP) ## lint, types, layers, drift of everything generated

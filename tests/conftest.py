@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from support.skips import pytest_runtest_makereport  # noqa: F401 - a hook, taken over by its name
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 

@@ -8,11 +8,13 @@ client of the API server can know.
 from __future__ import annotations
 
 import sys
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskProgressColumn, TextColumn
+from rich.text import Text
 
 from cabildo_api.names import GROUP, PLURAL, VERSION
 from cabildo_cli.clients import ClusterClients, api_error_text
@@ -24,6 +26,21 @@ if TYPE_CHECKING:
 
 GONE = 410
 """HTTP status of a watch whose resource version is too old: list again."""
+
+
+class RunTimeColumn(ProgressColumn):
+    """How long the run takes or took, by its own times: it may have begun long before we looked."""
+
+    def render(self, task: Task) -> Text:
+        """Return the time, or dashes before the run has started."""
+        status = task.fields["status"]
+        began, ended = status.get("startTime"), status.get("completionTime")
+        if not began:
+            return Text("-:--:--", style="progress.elapsed")
+        started = datetime.fromisoformat(began)
+        until = datetime.fromisoformat(ended) if ended else datetime.now(UTC)
+        seconds = max(0, int((until - started).total_seconds()))
+        return Text(str(timedelta(seconds=seconds)), style="progress.elapsed")
 
 
 @click.command()
@@ -78,11 +95,11 @@ def follow_training_job(
         BarColumn(bar_width=32),
         TaskProgressColumn(),
         TextColumn("{task.fields[detail]}"),
-        TimeElapsedColumn(),
+        RunTimeColumn(),
     )
     last_line = ""
     with Progress(*columns, console=console, transient=False) as bar:
-        task = bar.add_task(f"{name} ...", total=100, detail="")
+        task = bar.add_task(f"{name} ...", total=100, detail="", status={})
         for training_job in _versions(clients, name=name, namespace=namespace, timeout_s=timeout_s):
             percentage = _progress(training_job).get("percentage", 0)
             phase = training_job.get("status", {}).get("phase", "Pending")
@@ -91,6 +108,7 @@ def follow_training_job(
                 completed=percentage,
                 description=f"{name} {phase}",
                 detail=_detail(training_job),
+                status=training_job.get("status", {}),
             )
             line = _reason_line(training_job)
             if line and line != last_line:

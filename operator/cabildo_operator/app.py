@@ -46,6 +46,10 @@ CONTROLLER: Final = "trainingjob"
 LAST_EVENTS_S: Final = 2.0
 FAREWELL_S: Final = 3.0
 CHILD_DELAY_S: Final = 0.2
+FAILED_CREATES: Final = "reason=FailedCreate,regarding.kind=Job"
+"""Pods that quota, policy or Pod Security refuse are told nowhere but in the Job's Events."""
+UNCACHED_WATCH_S: Final = 30
+"""The API server sends no bookmarks of Events; twice this is less than an informer's patience."""
 
 TRAINING_JOBS: Final = resources.Resource(
     kind=names.KIND, api_version=names.API_VERSION, plural=names.PLURAL, model=CustomResource
@@ -232,15 +236,26 @@ class Operator:
             (resources.NODES, stores.nodes, routes.node, ""),
             (resources.STORAGE_CLASSES, stores.storage_classes, routes.storage_class, ""),
         ]
+        refusals = Informer(
+            self._client,
+            resource=resources.EVENTS,
+            store=stores.failed_creates,
+            on_change=routes.failed_create,
+            field_selector=FAILED_CREATES,
+            watch_timeout_s=UNCACHED_WATCH_S,
+        )
         return [
-            Informer(
-                self._client,
-                resource=resource,
-                store=store,
-                on_change=on_change,
-                label_selector=selector,
-            )
-            for resource, store, on_change, selector in rows
+            *(
+                Informer(
+                    self._client,
+                    resource=resource,
+                    store=store,
+                    on_change=on_change,
+                    label_selector=selector,
+                )
+                for resource, store, on_change, selector in rows
+            ),
+            refusals,
         ]
 
     def _make_loop(self) -> Loop:

@@ -69,6 +69,8 @@ def finish(kube: Kube, name: str, *, namespace: str, outcome: str, message: str)
             "observedGeneration": 1,
             "runID": "1",
             "phase": outcome,
+            "startTime": "2026-01-01T00:00:00Z",
+            "completionTime": "2026-01-01T00:12:34Z",
             "progress": {"percentage": 100, "epoch": 3, "step": 90, "totalSteps": 90},
             "result": {
                 "metrics": [{"name": "test_r2", "value": "0.71"}],
@@ -101,6 +103,17 @@ def test_a_run_that_succeeds_ends_with_its_table_and_status_0(
     assert "100%" in ended.output
     assert "0.7100" in ended.output
     assert "0.7200" in ended.output
+
+
+def test_a_run_that_had_ended_before_is_shown_with_the_time_that_it_took(
+    kube: Kube, namespace: str, job: str, start_following: Callable[..., Future[Result]]
+) -> None:
+    finish(kube, job, namespace=namespace, outcome="Succeeded", message="Completed: all done")
+
+    ended = start_following(job).result()
+
+    assert ended.exit_code == 0, ended.output
+    assert "0:12:34" in ended.output
 
 
 def test_a_run_that_fails_ends_with_its_reason_and_status_1(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from cabildo_api.progress import CorruptCheckpoint
 from cabildo_api.result import Outcome, Result
 from support.kube import CLAIMS, CORE_EVENTS, JOBS, NODES, PODS, SERVICES, STORAGE_CLASSES
 from support.kubelet import PlayedKubelet, now, played_kubelet
@@ -173,6 +174,26 @@ def test_bad_data_is_final_with_the_trainers_words(
     failed = run.wait_condition("Failed", within_s=SOON_S, reason="InvalidData")
     assert said in failed["message"]
     assert job_names(run) == ["net-r1-a1"]
+    operator.check_alive()
+
+
+def test_a_damaged_checkpoint_is_told_when_the_termination_message_alone_knows_of_it(
+    operator: OperatorProcess, kubelet: PlayedKubelet, apply: Callable[..., TrainingRun]
+) -> None:
+    run = apply()
+    pods = started(run, kubelet)
+    damage = CorruptCheckpoint(path="step-000000000020.corrupt", reason="digest")
+    result = Result(
+        outcome=Outcome.COMPLETE, run=1, attempt=1, exit_code=0, corrupt_checkpoints=(damage,)
+    )
+    kubelet.end(pods[0], 0, message=result.to_bytes().decode())
+    kubelet.end(pods[1], 0)
+    run.wait_condition("Succeeded", within_s=SOON_S)
+    wait_event(run, "CheckpointCorrupt")
+    (told,) = [one for one in run.events() if one["reason"] == "CheckpointCorrupt"]
+    assert damage.path in told["message"]
+    assert run.status["attempts"][0]["corruptCheckpoints"] == [damage.path]
+    assert "progress" not in run.status or "lastReportTime" not in run.status["progress"]
     operator.check_alive()
 
 

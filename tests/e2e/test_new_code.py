@@ -14,6 +14,7 @@ from cabildo_local.images import build_and_push
 from cabildo_local.reporter import LineReporter
 from support.clusters import CHECKOUT
 from support.kube import PODS
+from support.skips import BUSY
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -71,5 +72,5 @@ def test_a_changed_line_of_the_trainer_runs_on_every_node_within_ten_seconds(
     took_s = time.monotonic() - began
     print(f"built and pushed after {pushed_s:.1f} s, run on both nodes after {took_s:.1f} s")
     if took_s > WITHIN_S and os.getloadavg()[0] > (os.cpu_count() or 1):
-        pytest.skip(f"the machine is busy: {took_s:.1f} s say nothing")
+        pytest.skip(f"{BUSY}: {took_s:.1f} s say nothing")
     assert took_s <= WITHIN_S

@@ -34,7 +34,11 @@ logger = logging.getLogger(__name__)
 
 
 class Informer(Generic[T]):
-    """Mirrors one resource, narrowed by a label selector, into a store."""
+    """Mirrors one resource, narrowed by selectors, into a store.
+
+    A kind that the API server does not cache (Events) gets no bookmarks: its `watch_timeout_s` must
+    be so short that a watch ends, and is opened again, before silence counts as death.
+    """
 
     def __init__(
         self,
@@ -44,13 +48,17 @@ class Informer(Generic[T]):
         store: Store[T],
         on_change: OnChange[T],
         label_selector: str = "",
+        field_selector: str = "",
         silence_s: float = SILENCE_S,
+        watch_timeout_s: int = WATCH_TIMEOUT_S,
     ) -> None:
         self._client = client
         self._resource = resource
         self._store = store
         self._on_change = on_change
-        self._params = {"labelSelector": label_selector} if label_selector else {}
+        selectors = {"labelSelector": label_selector, "fieldSelector": field_selector}
+        self._params = {name: text for name, text in selectors.items() if text}
+        self._watch_timeout_s = watch_timeout_s
         self._silence_s = silence_s
         self._decoder = msgspec.json.Decoder(resource.model)
         self._events = msgspec.json.Decoder(WatchEvent)
@@ -103,7 +111,8 @@ class Informer(Generic[T]):
         """Watch from `version`, reopening where the last one ended, until an error."""
         while True:
             opened = time.monotonic()
-            timeout_s = WATCH_TIMEOUT_S + random.randrange(WATCH_TIMEOUT_S)  # noqa: S311 - jitter
+            longest_s = self._watch_timeout_s
+            timeout_s = longest_s + random.randrange(longest_s)  # noqa: S311 - jitter
             params = {
                 **self._params,
                 "resourceVersion": version,
@@ -111,6 +120,7 @@ class Informer(Generic[T]):
                 "timeoutSeconds": str(timeout_s),
             }
             async with self._client.watch(self._resource, params=params) as chunks:
+                self._heard()
                 async for line in self._lines(chunks):
                     version = self._take(line) or version
             if time.monotonic() - opened < 1.0:

@@ -284,6 +284,22 @@ class Lease(Object, frozen=True):
     spec: LeaseSpec = LeaseSpec()
 
 
+class ObjectReference(Partial, frozen=True):
+    """Which object an Event is about."""
+
+    kind: str = ""
+    namespace: str = ""
+    name: str = ""
+    uid: str = ""
+
+
+class Event(Object, frozen=True):
+    """What somebody told about an object; updated in place when it is told again."""
+
+    note: str = ""
+    regarding: ObjectReference = ObjectReference()
+
+
 class Secret(Object, frozen=True):
     """A Secret; values are decoded from base64."""
 

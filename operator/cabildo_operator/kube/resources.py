@@ -55,7 +55,7 @@ STORAGE_CLASSES = Resource(
     namespaced=False,
 )
 EVENTS = Resource(
-    kind="Event", api_version="events.k8s.io/v1", plural="events", model=objects.Object
+    kind="Event", api_version="events.k8s.io/v1", plural="events", model=objects.Event
 )
 LEASES = Resource(
     kind="Lease",

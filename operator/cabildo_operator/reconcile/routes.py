@@ -14,6 +14,7 @@ from cabildo_api import names
 from cabildo_api.training_job_status import Phase
 from cabildo_operator.kube.objects import (
     CustomResource,
+    Event,
     Node,
     Object,
     PersistentVolumeClaim,
@@ -70,6 +71,16 @@ class Routes:
             return
         for pod in self.stores.pods.by_index(obj.metadata.name, index=NODE):
             self.child(None, pod)
+
+    def failed_create(self, before: Event | None, after: Event | None) -> None:
+        """The Job controller could not create a pod; most of its Jobs are others'."""
+        event = after or before
+        if event is None:
+            return
+        about = event.regarding
+        job = self.stores.jobs.get((about.namespace, about.name))
+        if job is not None and job.metadata.uid == about.uid:
+            self.child(None, job)
 
     def _wake_waiting(self, *, namespace: str | None) -> None:
         for obj in self.stores.training_jobs:

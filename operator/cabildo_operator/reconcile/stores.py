@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from cabildo_api import names
 from cabildo_operator.kube.objects import (
     CustomResource,
+    Event,
     Job,
     Node,
     Object,
@@ -33,6 +34,11 @@ def owner_uid(obj: Object) -> str | None:
     return obj.metadata.labels.get(names.LABEL_UID)
 
 
+def told_about(event: Event) -> str | None:
+    """UID of the object that an Event is about."""
+    return event.regarding.uid or None
+
+
 def node_name(pod: Pod) -> str | None:
     """The node a pod was bound to."""
     return pod.spec.node_name or None
@@ -44,7 +50,8 @@ class Stores:
 
     Children carry the index `OWNER` (UID label), pods also `NODE`. Claims are all claims of
     the cluster, since a TrainingJob may name one of its user's; Jobs, pods and Services are
-    those of ours. Nodes and storage classes have an empty namespace in their key.
+    those of ours. Nodes and storage classes have an empty namespace in their key. Of Events only
+    those that tell that the Job controller could not create a pod, with the Job's UID as `OWNER`.
     """
 
     training_jobs: Store[CustomResource] = field(default_factory=Store)
@@ -60,4 +67,5 @@ class Stores:
     )
     nodes: Store[Node] = field(default_factory=Store)
     storage_classes: Store[StorageClass] = field(default_factory=Store)
+    failed_creates: Store[Event] = field(default_factory=lambda: Store(indexes={OWNER: told_about}))
     reports: ProgressBoard = field(default_factory=ProgressBoard)

@@ -13,6 +13,9 @@ from cabildo_operator.work_queue import WorkQueue
 QUEUE_BUCKETS: Final = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 60.0)
 REQUEST_BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0)
 RESULTS: Final = ("success", "requeue_after", "error")
+METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE")
+CODES: Final = (0, 200, 201, 403, 404, 409, 422, 429, 500, 503)
+"""Answers that alerts ask for: a rate cannot see the first of a series that began with it."""
 
 
 class OperatorMetrics:
@@ -58,6 +61,10 @@ class OperatorMetrics:
             buckets=REQUEST_BUCKETS,
             registry=registry,
         )
+        for method in METHODS:
+            self._request_seconds.labels(method)
+            for code in CODES:
+                self._requests.labels(method, str(code))
 
     def _counter(self, name: str, text: str, *, label: str = "controller") -> Counter:
         family = Counter(f"cabildo_{name}", text, [label], registry=self._registry)

@@ -201,6 +201,38 @@ async def test_a_connection_cut_in_the_middle_is_no_end() -> None:
         await seen.until("+a")
 
 
+async def test_a_kind_without_bookmarks_is_watched_in_short_pieces_and_counts_as_heard() -> None:
+    again = asyncio.Event()
+
+    class Reopened(Script):
+        async def __call__(self, request: web.Request) -> web.StreamResponse:
+            if self.watched:
+                again.set()
+            return await super().__call__(request)
+
+    script = Reopened(lists=[page(version=5)], watches=[[], [None]])
+    seen = Mirror()
+    async with scripted_api(script) as client:
+        informer = Informer(
+            client,
+            resource=JOBS,
+            store=seen.store,
+            on_change=seen.note,
+            field_selector="reason=x",
+            watch_timeout_s=3,
+        )
+        informer._heard_at -= 1_000
+        task = asyncio.create_task(informer._follow("5"))
+        async with asyncio.timeout(WITHIN_S):
+            await again.wait()
+        assert informer.silent_s < 100
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    assert {query["fieldSelector"] for query in script.asked} == {"reason=x"}
+    assert all(3 <= int(query["timeoutSeconds"]) < 6 for query in script.asked)
+    assert [query["resourceVersion"] for query in script.asked] == ["5", "5"]
+
+
 def test_back_off_grows_to_its_cap_with_jitter() -> None:
     assert 0.25 <= backoff_s(1) <= 0.5
     assert MAX_BACKOFF_S / 2 <= backoff_s(1_000) <= MAX_BACKOFF_S

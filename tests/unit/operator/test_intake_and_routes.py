@@ -9,6 +9,8 @@ from cabildo_api import names
 from cabildo_operator.handlers.intake import Intake, decode
 from cabildo_operator.kube.objects import (
     CustomResource,
+    Event,
+    Job,
     Node,
     ObjectMeta,
     PersistentVolumeClaim,
@@ -170,3 +172,24 @@ def test_a_claim_wakes_its_owner_and_those_who_wait_in_its_namespace(
     )
     routes.claim(ours, None)
     assert KEY in woken.take()
+
+
+def failed_create(*, uid: str) -> Event:
+    about = {"kind": "Job", "namespace": "ns", "name": "job-r1-a1", "uid": uid}
+    return msgspec.convert({"metadata": {"name": "e"}, "regarding": about}, type=Event)
+
+
+def test_a_pod_that_could_not_be_created_wakes_the_object_whose_job_it_is_of(
+    stores: Stores, routes: Routes, woken: Woken
+) -> None:
+    routes.failed_create(None, failed_create(uid="u"))
+    assert woken.take() == [], "most Jobs are others'"
+    meta = msgspec.structs.replace(pod().metadata, name="job-r1-a1", uid="u")
+    stores.jobs.upsert(Job(metadata=meta))
+    routes.failed_create(None, failed_create(uid="u"))
+    assert woken.take() == [KEY]
+    routes.failed_create(failed_create(uid="u"), None)
+    assert woken.take() == [KEY]
+    routes.failed_create(None, failed_create(uid="of another of that name"))
+    routes.failed_create(None, None)
+    assert woken.take() == []

@@ -133,6 +133,9 @@ async def test_queue_and_visits_are_told_in_controller_runtimes_shapes() -> None
         ("cabildo_reconcile_total", {**controller, "result": "success"}, 0.0),
         ("cabildo_reconcile_errors_total", controller, 1.0),
         ("cabildo_rest_client_requests_total", {"method": "GET", "code": "200"}, 1.0),
+        ("cabildo_rest_client_requests_total", {"method": "PATCH", "code": "409"}, 0.0),
+        ("cabildo_rest_client_requests_total", {"method": "POST", "code": "0"}, 0.0),
+        ("cabildo_rest_client_request_duration_seconds_count", {"method": "DELETE"}, 0.0),
     ]
     for metric, labels, value in expected:
         assert registry.get_sample_value(metric, labels) == value, metric

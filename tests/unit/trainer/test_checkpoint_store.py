@@ -300,6 +300,52 @@ def test_a_fenced_attempt_prunes_nothing(tmp_path: Path, monkeypatch: pytest.Mon
     assert [item.manifest.step for item in new.admitted()] == [30, 20]
 
 
+def overtake(old: CheckpointStore, path: Path, monkeypatch: pytest.MonkeyPatch) -> CheckpointStore:
+    """Have a second attempt commit step 20 again just before `old` renames its first folder."""
+    new = store(path, attempt=2)
+    take_away = RunFolder.take_away
+
+    def late(self: RunFolder, step: int, *, attempt: int) -> Path:
+        monkeypatch.setattr(RunFolder, "take_away", take_away)
+        for spoiled in old.folder.committed_steps():
+            if spoiled > 10:
+                (old.folder.step(spoiled) / "model.safetensors").write_bytes(b"spoiled")
+        new.start_attempt()
+        commit(new, 20, value=5.0)
+        return take_away(self, step, attempt=attempt)
+
+    monkeypatch.setattr(RunFolder, "take_away", late)
+    return new
+
+
+def test_a_zombie_deletes_nothing_that_a_later_attempt_committed_since_it_looked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = store(tmp_path)
+    old.start_attempt()
+    for step in (10, 20, 30, 40):
+        commit(old, step)
+    new = overtake(old, tmp_path, monkeypatch)
+    with pytest.raises(FencedError):
+        old.prune(keep=Keep(last=2, best=0), objective=Objective())
+    assert [item.manifest.step for item in new.admitted()] == [20, 10]
+    assert weights_at(new, 20) == 5.0
+    assert not list((tmp_path / "staging").glob("discarded-*"))
+
+
+def test_a_zombie_makes_no_way_for_itself_where_a_later_attempt_has_committed_since(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = store(tmp_path)
+    old.start_attempt()
+    for step in (10, 20):
+        commit(old, step)
+    new = overtake(old, tmp_path, monkeypatch)
+    with pytest.raises(FencedError, match="attempt 2 has committed step 20 already"):
+        commit(old, 20, value=9.0)
+    assert weights_at(new, 20) == 5.0
+
+
 def test_pruning_keeps_the_newest_and_the_best_and_drops_what_a_fenced_attempt_left(
     tmp_path: Path,
 ) -> None:

@@ -40,7 +40,7 @@ from cabildo_trainer.engine.packing import (
     unpack,
     unpack_weights,
 )
-from cabildo_trainer.engine.retention import prune
+from cabildo_trainer.engine.retention import discard, prune
 from cabildo_trainer.errors import (
     BadDataError,
     BadSpecError,
@@ -295,12 +295,13 @@ class CheckpointStore:
     def _make_way(self, step: int) -> None:
         """Removes what an earlier attempt left at a step; never the work of a later one."""
         try:
-            attempt = read_manifest(self.folder.step(step))[0].attempt
+            later: int | None = read_manifest(self.folder.step(step))[0].attempt
         except DamagedCheckpointError:
-            attempt = 0
-        if attempt > self._identity.attempt:
-            raise FencedError(f"attempt {attempt} has committed step {step} already")
-        self.folder.discard(step)
+            later = None
+        if later is None or later <= self._identity.attempt:
+            later = discard(self.folder, step=step, attempt=self._identity.attempt)
+        if later is not None:
+            raise FencedError(f"attempt {later} has committed step {step} already")
 
     def _as_leader(self, action: Callable[[], None]) -> None:
         """Lets rank 0 act while the others wait; being fenced is known to all of them."""

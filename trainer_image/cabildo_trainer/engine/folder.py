@@ -79,13 +79,16 @@ class RunFolder:
         sync_folder(self.path)
         return target
 
-    def discard(self, step: int) -> None:
-        """Deletes a checkpoint so that a crash half-way leaves no half checkpoint."""
-        target = self.staging / f"{DISCARDED}{step_folder(step)}"
+    def take_away(self, step: int, *, attempt: int) -> Path:
+        """Renames a checkpoint to a name that only this attempt uses, and returns that place.
+
+        What is left there, also by a crash, counts for nothing.
+        """
+        target = self.staging / f"{DISCARDED}{step_folder(step)}-by-{attempt}"
         shutil.rmtree(target, ignore_errors=True)
         target.parent.mkdir(parents=True, exist_ok=True)
         self.step(step).rename(target)
-        shutil.rmtree(target, ignore_errors=True)
+        return target
 
     def clear_staging(self, *, below_attempt: int) -> None:
         """Deletes what earlier attempts left unfinished."""

@@ -1,12 +1,16 @@
 """Which checkpoints stay: the newest, and the best by the objective.
 
-Here: the choice, pure, and its execution by rank 0. Never here: commits. Next: `checkpoint.py`.
+Here: the choice, pure, and its execution by rank 0, which may be a zombie's. Never here: commits.
+Next: `checkpoint.py`.
 """
 
 from __future__ import annotations
 
+import contextlib
+import shutil
 from typing import TYPE_CHECKING
 
+from cabildo_trainer.engine.folder import sync_folder
 from cabildo_trainer.engine.manifest import Committed, read_manifest
 from cabildo_trainer.errors import DamagedCheckpointError
 
@@ -47,10 +51,10 @@ def prune(
     """Deletes the other checkpoints of the run, those of fenced attempts included. Rank 0 only.
 
     Nothing that a later attempt committed is ever deleted, whatever happens between two lines here:
-    what is not in the one listing is not touched.
+    what is not in the one listing is not touched, and `discard` looks again at what is.
 
     Raises:
-        FencedError: A higher attempt has started; nothing was deleted.
+        FencedError: A higher attempt has started; nothing was deleted since.
     """
     counted: list[Committed] = []
     others: list[int] = []
@@ -64,8 +68,34 @@ def prune(
             counted.append(Committed(manifest, digest))
         elif manifest.attempt < attempt:
             others.append(step)
-    fence.check(attempt)
     kept = kept_steps(counted, keep=keep, objective=objective)
     for step in (*others, *(item.manifest.step for item in counted)):
+        fence.check(attempt)
         if step not in kept:
-            folder.discard(step)
+            discard(folder, step=step, attempt=attempt)
+
+
+def discard(folder: RunFolder, *, step: int, attempt: int) -> int | None:
+    """Deletes the checkpoint of a step, unless it is by now the commit of a later attempt.
+
+    It is renamed first and looked at then: between a look and a deletion in place, a later attempt
+    could commit that step again. A crash half-way leaves no half checkpoint.
+
+    Returns:
+        The later attempt, whose commit was put back; None when the checkpoint is gone.
+    """
+    try:
+        taken = folder.take_away(step, attempt=attempt)
+    except FileNotFoundError:  # a later attempt was quicker
+        return None
+    try:
+        owner = read_manifest(taken)[0].attempt
+    except DamagedCheckpointError:
+        owner = 0
+    if owner <= attempt:
+        shutil.rmtree(taken, ignore_errors=True)
+        return None
+    with contextlib.suppress(OSError):  # that attempt has committed the step once more
+        taken.rename(folder.step(step))
+        sync_folder(folder.path)
+    return owner

@@ -223,7 +223,12 @@ def _go_on(visit: _Visit) -> Standing | None:
     )
     wake = min((time for time in looks if time is not None), default=None)
     standing = visit.standing(phase, reason, message, wake=wake)
-    return replace(standing, stops=tuple(job for job in _live_jobs(visit) if job != gang.job))
+    refused = reason is Reason.CREATE_REFUSED
+    return replace(
+        standing,
+        stops=tuple(job for job in _live_jobs(visit) if job != gang.job),
+        hindrance=trouble if refused else None,
+    )
 
 
 def _start_next(visit: _Visit) -> Standing:

@@ -11,7 +11,7 @@ from typing import Final
 
 from cabildo_api import names
 from cabildo_api.result import Result
-from cabildo_operator.kube.objects import Condition, Job, Pod, Terminated
+from cabildo_operator.kube.objects import Condition, Event, Job, Pod, Terminated
 from cabildo_operator.reconcile.training_job.observed import Observed
 from cabildo_operator.reconcile.training_job.render.environment import COMPLETION_INDEX
 
@@ -124,6 +124,8 @@ class Gang:
     attempt: int
     job: Job | None
     members: tuple[Member, ...]
+    failed_creates: tuple[Event, ...] = ()
+    """What the Job controller told about pods that it could not create."""
 
     @property
     def failure(self) -> Condition | None:
@@ -149,6 +151,12 @@ class Gang:
     def alive(self) -> tuple[Member, ...]:
         """Ranks that have not ended."""
         return tuple(member for member in self.members if not member.ended)
+
+    @property
+    def incomplete(self) -> bool:
+        """Whether the Job still has to get a pod for some rank."""
+        given_up = self.job is None or self.failure is not None or self.succeeded
+        return not given_up and any(member.pod is None for member in self.members)
 
     @property
     def ready_count(self) -> int:
@@ -208,7 +216,14 @@ def gang_of(observed: Observed, *, run: int, attempt: int, nodes: int) -> Gang:
             )
         )
     name = names.job_name(observed.meta.name, run, attempt)
-    return Gang(name=name, run=run, attempt=attempt, job=job, members=tuple(members))
+    return Gang(
+        name=name,
+        run=run,
+        attempt=attempt,
+        job=job,
+        members=tuple(members),
+        failed_creates=observed.failed_creates.get(job.metadata.uid, ()) if job else (),
+    )
 
 
 def blamed_pod(failure: Condition | None) -> str:

@@ -16,6 +16,7 @@ from cabildo_api.base import explain_validation
 from cabildo_api.training_job import TrainingJobSpec
 from cabildo_api.training_job_status import TrainingJobStatus
 from cabildo_operator.kube.objects import (
+    Event,
     Job,
     Node,
     Object,
@@ -51,6 +52,7 @@ class Observed:
         storage_classes: Names of all storage classes.
         has_default_class: Whether one of them is the default.
         nodes: The nodes that the pods are bound to, where they exist.
+        failed_creates: Why the Job controller could not create pods, by the UID of the Job.
         leftovers: Children of a deleted object of the same name that are still being removed.
         report: The latest progress report.
     """
@@ -67,6 +69,7 @@ class Observed:
     storage_classes: frozenset[str] = frozenset()
     has_default_class: bool = False
     nodes: Mapping[str, Node] = field(default_factory=dict)
+    failed_creates: Mapping[str, tuple[Event, ...]] = field(default_factory=dict)
     leftovers: tuple[str, ...] = ()
     report: Report | None = None
 
@@ -93,12 +96,14 @@ def observe(key: ObjectKey, *, stores: Stores) -> Observed | None:
     departed = stores.pods.departed(uid)
     nodes = {pod.spec.node_name for pod in (*pods, *departed) if pod.spec.node_name}
     service = stores.services.get((key.namespace, names.service_name(key.name)))
+    jobs = tuple(job for job in stores.jobs.by_index(uid) if job.metadata.controller_uid == uid)
+    told = {job.metadata.uid: stores.failed_creates.by_index(job.metadata.uid) for job in jobs}
     return Observed(
         meta=resource.metadata,
         spec=spec,
         spec_error=error,
         status=_parse_status(bytes(resource.status)),
-        jobs=tuple(job for job in stores.jobs.by_index(uid) if job.metadata.controller_uid == uid),
+        jobs=jobs,
         pods=pods,
         departed=departed,
         service=service if service and service.metadata.controller_uid == uid else None,
@@ -106,6 +111,7 @@ def observe(key: ObjectKey, *, stores: Stores) -> Observed | None:
         storage_classes=frozenset(item.metadata.name for item in stores.storage_classes),
         has_default_class=any(item.is_default for item in stores.storage_classes),
         nodes={name: node for name in nodes if (node := stores.nodes.get(("", name)))},
+        failed_creates={job: events for job, events in told.items() if events},
         leftovers=_leftovers(owner, stores=stores, service=service),
         report=stores.reports.latest(key, uid=uid),
     )

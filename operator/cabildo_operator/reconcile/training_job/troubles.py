@@ -1,8 +1,8 @@
 """What keeps the pods of a live attempt from running.
 
-Here: pods and nodes -> one trouble with reason, message and remedy, the one that explains the
-others. Never here: attempts that have ended (`explain.py`). Next: `course.py`, which shows it in
-the conditions until it has passed.
+Here: pods, nodes and what the Job controller told -> one trouble with reason, message and remedy,
+the one that explains the others. Never here: attempts that have ended (`explain.py`). Next:
+`course.py`, which shows it in the conditions until it has passed.
 """
 
 import re
@@ -13,6 +13,7 @@ from typing import Final
 from cabildo_api import names
 from cabildo_api.reasons import Reason
 from cabildo_operator.kube.objects import Condition, Waiting
+from cabildo_operator.kube.store import version_of
 from cabildo_operator.reconcile.training_job.gang import Gang, Member
 
 IMAGE_REASONS: Final = frozenset(
@@ -36,11 +37,15 @@ CONFIG_REASONS: Final = frozenset(
         "RunContainerError",
     }
 )
+CREATION_PATIENCE: Final = timedelta(seconds=3)
+"""The Job controller tries again after 1, 2, 4 ... seconds, up to a minute."""
 SCHEDULING_PATIENCE: Final = timedelta(seconds=3)
 BINDING_PATIENCE: Final = timedelta(seconds=7)
 """A slot is freed within moments, a new volume made within seconds: not worth a warning."""
 UNBOUND: Final = "unbound immediate PersistentVolumeClaims"
 
+_CREATING: Final = re.compile(r"^(\(combined from similar events\): )?Error creating: ")
+_POD: Final = re.compile(r'^pods "[^"]*-(?P<rank>\d+)-[a-z0-9]+" ')
 _BACK_OFF: Final = re.compile(r'^Back-off pulling image "[^"]*"(: \w+: )?')
 
 
@@ -59,6 +64,9 @@ def trouble_of(gang: Gang, *, now: datetime) -> Trouble | None:
             trouble = None if member.ended else look(member)
             if trouble is not None:
                 return trouble
+    refused_at = _refused_at(gang)
+    if refused_at is not None and refused_at <= now:
+        return _refused(gang)
     for member in gang.members:
         due = _unschedulable_at(member)
         if due is not None and due <= now:
@@ -67,8 +75,8 @@ def trouble_of(gang: Gang, *, now: datetime) -> Trouble | None:
 
 
 def next_trouble_at(gang: Gang, *, now: datetime) -> datetime | None:
-    """Returns when a pod that has no node yet starts to count as unschedulable."""
-    times = [_unschedulable_at(member) for member in gang.members]
+    """Returns when a pod starts to count as unschedulable, or one that is missing as refused."""
+    times = [_refused_at(gang), *(_unschedulable_at(member) for member in gang.members)]
     return min((time for time in times if time is not None and time > now), default=None)
 
 
@@ -122,6 +130,22 @@ def _scheduling(member: Member) -> Trouble | None:
         return None
     reason = Reason.CLAIM_PENDING if UNBOUND in condition.message else Reason.UNSCHEDULABLE
     return _trouble(reason, f"{_who(member)}: {condition.message}")
+
+
+def _refused_at(gang: Gang) -> datetime | None:
+    """Returns when pods that could not be created start to count, while one of them is missing."""
+    if not gang.failed_creates or not gang.incomplete:
+        return None
+    least = datetime.min.replace(tzinfo=UTC)
+    first = min(event.metadata.creation_timestamp or least for event in gang.failed_creates)
+    return first + CREATION_PATIENCE
+
+
+def _refused(gang: Gang) -> Trouble:
+    """Returns the last refusal without the pod's name, which is another at every try."""
+    last = max(gang.failed_creates, key=version_of)
+    text = _CREATING.sub("", last.note)
+    return _trouble(Reason.CREATE_REFUSED, _POD.sub(r"rank \g<rank>: the pod ", text))
 
 
 def _waiting(member: Member) -> Waiting | None:

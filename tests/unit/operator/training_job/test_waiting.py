@@ -259,3 +259,78 @@ def test_a_lost_node_is_told_while_the_gang_still_hopes() -> None:
     world.rest()
     assert world.is_true("Running")
     assert world.status.attempt == 1
+
+
+QUOTA = "is forbidden: exceeded quota: pods, requested: pods=1, used: pods=0, limited: pods=0"
+
+
+def test_pods_that_cannot_be_created_are_told_in_the_api_servers_words() -> None:
+    world = World()
+    world.rest()
+    world.refuse_pod(f'Error creating: pods "net-r1-a1-0-bd8zk" {QUOTA}')
+    world.rest()
+    assert world.running()[0] == "WaitingForPods", "a hiccup is over at the next try"
+    assert world.plan().wake_at == world.now + timedelta(seconds=3)
+    world.tick(3)
+    world.rest()
+    told = f"rank 0: the pod {QUOTA}. {remedy('CreateRefused')}"
+    assert world.running() == ("CreateRefused", told)
+    assert world.status.phase is Phase.PENDING
+    assert world.is_true("Stalled")
+    assert [event.type for event in world.events if event.reason == "CreateRefused"] == ["Warning"]
+
+
+@pytest.mark.parametrize("prefix", ["", "(combined from similar events): "])
+def test_a_refusal_that_is_repeated_is_written_once(prefix: str) -> None:
+    world = World()
+    world.rest()
+    world.refuse_pod(f'Error creating: pods "net-r1-a1-0-bd8zk" {QUOTA}')
+    world.tick(3)
+    world.rest()
+    before = world.status
+    world.refuse_pod(f'{prefix}Error creating: pods "net-r1-a1-0-x2x2x" {QUOTA}', number=2)
+    world.rest()
+    assert world.status == before
+
+
+def test_the_last_refusal_counts_also_when_its_event_was_made_first() -> None:
+    world = World()
+    world.rest()
+    world.refuse_pod("Error creating: Internal error occurred: no answer")
+    world.tick(3)
+    world.refuse_pod(f'Error creating: pods "net-r1-a1-1-x2x2x" {QUOTA}', number=2)
+    world.rest()
+    assert world.running()[1].startswith("rank 1: the pod is forbidden: exceeded quota")
+    world.refuse_pod("Error creating: Internal error occurred: no answer")
+    world.rest()
+    assert world.running()[1].startswith("Internal error occurred: no answer.")
+
+
+def test_a_refusal_is_over_when_all_pods_are_there() -> None:
+    world = World()
+    world.rest()
+    world.add_pod(0)
+    world.refuse_pod(f'Error creating: pods "net-r1-a1-1-bd8zk" {QUOTA}')
+    world.tick(3)
+    world.rest()
+    assert world.running()[0] == "CreateRefused", "one pod of two is no gang"
+    world.add_pod(1)
+    world.rest()
+    assert world.running()[0] == "WaitingForPods"
+    assert not world.is_true("Stalled")
+    world.run_pod(0)
+    world.run_pod(1)
+    world.rest()
+    assert world.is_true("Running")
+
+
+def test_what_was_told_about_an_earlier_job_of_that_name_counts_no_more() -> None:
+    world = World()
+    world.rest()
+    world.refuse_pod(f'Error creating: pods "net-r1-a1-0-bd8zk" {QUOTA}')
+    raw = world.raw("Event", "net-r1-a1.1")
+    raw["regarding"]["uid"] = "the-one-before"
+    world.put("Event", raw)
+    world.tick(3)
+    world.rest()
+    assert world.running()[0] == "WaitingForPods"

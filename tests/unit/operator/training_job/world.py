@@ -56,6 +56,7 @@ KINDS: dict[str, tuple[str, type[Any]]] = {
     "PersistentVolumeClaim": ("claims", objects.PersistentVolumeClaim),
     "Node": ("nodes", objects.Node),
     "StorageClass": ("storage_classes", objects.StorageClass),
+    "Event": ("failed_creates", objects.Event),
 }
 
 
@@ -251,6 +252,17 @@ class World:
             if raw["metadata"]["labels"]["batch.kubernetes.io/job-completion-index"] == str(rank)
         ]
         return found
+
+    def refuse_pod(self, note: str, *, number: int = 1, job: str = "net-r1-a1") -> None:
+        """The Job controller could not create a pod, and says so in an Event."""
+        uid = self.raw("Job", job)["metadata"]["uid"]
+        about = {"kind": "Job", "namespace": KEY.namespace, "name": job, "uid": uid}
+        meta = {"name": f"{job}.{number}", "namespace": KEY.namespace, "uid": f"event-{number}"}
+        known = self._raw.get(("Event", KEY.namespace, meta["name"]))
+        meta["creationTimestamp"] = (
+            known["metadata"]["creationTimestamp"] if known else stamp(self.now)
+        )
+        self.put("Event", {"metadata": meta, "note": note, "regarding": about})
 
     def start_pods(self, *, attempt: int = 1, run: int = 1, nodes: int = 2) -> None:
         for rank in range(nodes):
