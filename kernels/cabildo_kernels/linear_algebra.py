@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 
-from cabildo_kernels.errors import KernelError
+from cabildo_kernels.errors import InvalidInput, KernelError
 from cabildo_kernels.fallback import linear_algebra as fallback
 
 if TYPE_CHECKING:
@@ -66,13 +66,14 @@ def jacobi_eigen(
         ``[m, k, k]`` whose column j belongs to value j. Ties keep the order of the diagonal.
 
     Raises:
-        KernelError: The matrices are not finite, or ``sweeps`` were not enough.
+        InvalidInput: The matrices are not square, or not finite.
+        KernelError: ``sweeps`` were not enough.
     """
     batch = np.ascontiguousarray(matrices, dtype=np.float64)
     single = batch.ndim == 2  # noqa: PLR2004 - a matrix
     batch = batch[None] if single else batch
     if batch.ndim != 3 or batch.shape[1] != batch.shape[2]:  # noqa: PLR2004 - a batch of them
-        raise KernelError(f"matrices must be [m, k, k] or [k, k], not {list(batch.shape)}")
+        raise InvalidInput(f"matrices must be [m, k, k] or [k, k], not {list(batch.shape)}")
     _require_finite(batch, "matrices")
     values, columns, converged = fallback.eigen(batch, vectors=vectors, sweeps=sweeps)
     _require_converged(converged, sweeps)
@@ -98,7 +99,7 @@ def top_eigenvalues_of_subsets(
         Subsets ``int16[m, size]`` in lexicographic order and values ``float64[m]``.
 
     Raises:
-        KernelError: ``size`` is not in 1..n, or the matrix is not finite.
+        InvalidInput: ``size`` is not in 1..n, or the matrix is not finite.
     """
     matrix = _square(gram, "gram")
     _require_size(size, len(matrix))
@@ -131,7 +132,7 @@ def smallest_diameter_subset(distances: ArrayLike, *, size: int) -> tuple[int, .
         Row indices, ascending.
 
     Raises:
-        KernelError: ``size`` is not in 1..n, or a distance is not finite.
+        InvalidInput: ``size`` is not in 1..n, or a distance is not finite.
     """
     matrix = _square(distances, "distances")
     n = len(matrix)
@@ -205,19 +206,19 @@ def _square(matrix: ArrayLike, name: str) -> NDArray[np.float64]:
     """The matrix as contiguous float64, checked."""
     checked = np.ascontiguousarray(matrix, dtype=np.float64)
     if checked.ndim != 2 or checked.shape[0] != checked.shape[1]:  # noqa: PLR2004 - a matrix
-        raise KernelError(f"{name} must be [n, n], not {list(checked.shape)}")
+        raise InvalidInput(f"{name} must be [n, n], not {list(checked.shape)}")
     _require_finite(checked, name)
     return checked
 
 
 def _require_finite(values: NDArray[Any], name: str) -> None:
     if not np.isfinite(values).all():
-        raise KernelError(f"{name} holds NaN or infinity: drop such rows before")
+        raise InvalidInput(f"{name} holds NaN or infinity: drop such rows before")
 
 
 def _require_size(size: int, n: int) -> None:
     if not 1 <= size <= n:
-        raise KernelError(f"size must be 1 to {n} (the rows there are), not {size}")
+        raise InvalidInput(f"size must be 1 to {n} (the rows there are), not {size}")
 
 
 def _require_converged(converged: bool, sweeps: int) -> None:

@@ -30,7 +30,7 @@ def eigen(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64] | None, bool]:
     """Eigenvalues ascending ``[m, k]``, vectors as columns ``[m, k, k]``, and convergence."""
     count, k, _ = matrices.shape
-    work = np.ascontiguousarray(matrices.transpose(1, 2, 0))
+    work = np.array(matrices.transpose(1, 2, 0), order="C")  # a copy, always
     turned = None
     if vectors:
         turned = np.zeros((k, k, count))
@@ -84,9 +84,7 @@ def jacobi(
     return k < 2  # noqa: PLR2004 - one entry is its own eigenvalue
 
 
-def _rotate(
-    a: NDArray[np.float64], vectors: NDArray[np.float64] | None, *, p: int, q: int
-) -> bool:
+def _rotate(a: NDArray[np.float64], vectors: NDArray[np.float64] | None, *, p: int, q: int) -> bool:
     """One rotation of every matrix where entry (p, q) still matters; whether there was one."""
     entry, app, aqq = a[p, q].copy(), a[p, p].copy(), a[q, q].copy()
     size = np.abs(entry)
