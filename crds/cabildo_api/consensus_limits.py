@@ -10,14 +10,17 @@ Here: limits on n, f and q, standard library only. Never here: a rule's computat
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from types import MappingProxyType
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 MAXIMUM_PARTICIPANTS: Final = 64
 """Rows that the kernels take."""
+WHOLE_PERCENT: Final = 100
 MAXIMUM_SUBSETS: Final = 1_000_000
 """Subsets of n - f that a rule may search: MDA and SMEA."""
 
@@ -84,6 +87,10 @@ RULE_LIMITS: Final[Mapping[str, RuleLimit]] = MappingProxyType(
         "mda": SUBSETS,
         "smea": SUBSETS,
         "caf": MAJORITY,
+        "nnm": MAJORITY,
+        "bucketing": MAJORITY,
+        "normClip": MAJORITY,
+        "arc": MAJORITY,
         "monna": MAJORITY,
         "flTrust": TRUSTED_DATA,
         "zeno": TRUSTED_DATA,
@@ -179,9 +186,9 @@ def faults_of(maximum: int | str, *, n: int) -> int:
     if isinstance(maximum, int):
         return maximum
     number, sign, rest = maximum.partition("%")
-    if not sign or rest or not number.isdigit() or int(number) > 100:
+    if not sign or rest or not number.isdigit() or int(number) > WHOLE_PERCENT:
         raise ValueError(f"maxFaulty is {maximum!r}: write a number or a percentage such as 25%")
-    return n * int(number) // 100
+    return n * int(number) // WHOLE_PERCENT
 
 
 @dataclass(frozen=True, slots=True)

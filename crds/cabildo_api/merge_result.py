@@ -60,7 +60,7 @@ class MergeResult(StatusModel):
 
     rule: Name
     """Name of the rule."""
-    parameters: dict[str, Any] = {}
+    parameters: dict[str, Any] = Field(default_factory=dict)
     """Its parameters."""
     candidates: tuple[CandidateResult, ...] = ()
     """What was compared on trusted data."""
@@ -88,7 +88,7 @@ class MergeResult(StatusModel):
     """Version of the order of all arithmetic; equal bits need equal versions."""
     kernel_path: Name
     """Instruction set that was used; it never changes a bit."""
-    diagnostics: dict[str, float | str] = {}
+    diagnostics: dict[str, float | str] = Field(default_factory=dict)
     """Further figures of the rule, such as iterations or a duality gap."""
 
 

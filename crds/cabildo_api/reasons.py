@@ -156,7 +156,7 @@ class Reason(StrEnum):
     # Ends of a merge of models, by `cabildo_trainer.consensus`.
     IMPOSSIBLE_SETTING = (
         "ImpossibleSetting",
-        "A rule cannot work with this number of participants, faults or these parameters (code 78).",
+        "A rule cannot work with these parameters, or so many participants and faults (code 78).",
         "Follow the arithmetic in the message: more participants, fewer faults, or another rule.",
     )
     MISSING_INPUT = (

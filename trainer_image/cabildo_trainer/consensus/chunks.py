@@ -79,12 +79,20 @@ class Chunk:
         """Returns the same elements of another model, as stored."""
         return source.read(self.name, self.start, self.stop)
 
-    def read_float32(self, source: ModelSource) -> NDArray[np.float32]:
-        """Returns the same elements of a trusted model as float32, all of them finite."""
+    def read_float32(
+        self, source: ModelSource, *, holder: str | None = None
+    ) -> NDArray[np.float32]:
+        """Returns the same elements of another model as float32, all of them finite.
+
+        Args:
+            source: The model.
+            holder: Who is named when they are not finite: a participant's key, when the model is
+                that participant's doing; by default the model itself, as trusted.
+        """
         dtype = source.tensors[self.name].kernel_dtype
         values = to_float32(self.read(source), dtype=dtype)
         if not np.isfinite(values).all():
-            raise non_finite((source.key,))
+            raise non_finite((holder or trusted(source),))
         return values
 
     def base(self) -> NDArray[np.float32]:
@@ -114,6 +122,11 @@ class Chunk:
         except kernels.NonFiniteInput as error:
             names = self.keys if keys is None else keys
             raise non_finite(tuple(names[row] for row in error.rows)) from error
+
+
+def trusted(source: ModelSource) -> str:
+    """Returns how a model that is no participant's is named: no participant's key looks so."""
+    return f"trusted:{source.key}"
 
 
 def non_finite(participants: tuple[str, ...]) -> NonFiniteInput:

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 from cabildo_api.exit_codes import ExitCode
 from cabildo_api.reasons import Reason
-
 from cabildo_trainer.errors import TrainerError
 
 

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, Final
 import cabildo_kernels as kernels
 import numpy as np
 
-from cabildo_trainer.consensus.chunks import Chunk
-from cabildo_trainer.consensus.errors import ManifestMismatch, MissingInput, NonFiniteInput
+from cabildo_trainer.consensus.chunks import Chunk, trusted
+from cabildo_trainer.consensus.errors import MissingInput, NonFiniteInput
 from cabildo_trainer.consensus.sinks import MemorySink
 from cabildo_trainer.consensus.sources import TensorSpec
 
@@ -147,7 +147,7 @@ class Session:
         return self._grams[cached]
 
     def _gram(self, base: ModelSource | None, *, extra: tuple[ModelSource, ...]) -> Gram:
-        keys = (*self.keys, *(source.key for source in extra))
+        keys = (*self.keys, *(trusted(source) for source in extra))
         total: NDArray[np.float64] | None = None
         for chunk in self.chunks():
             dtypes = [chunk.dtype] * self.n
@@ -192,6 +192,19 @@ class Session:
     def by_digest(self) -> list[int]:
         """Returns row numbers by digest, then key: the order in which ties are searched."""
         return sorted(range(self.n), key=lambda row: (self.sources[row].digest, self.keys[row]))
+
+    def lowest(self, scores: Mapping[int, float]) -> int:
+        """Returns the row with the lowest of some rows' scores; ties by digest, then key."""
+        least = min(scores.values())
+        rows = [row for row, score in scores.items() if score == least]
+        if len(rows) == 1:
+            return rows[0]
+        return min(rows, key=lambda row: (self.sources[row].digest, self.keys[row]))
+
+    @property
+    def root(self) -> Session:
+        """The session of the participants' own models."""
+        return self
 
     def lift(self, recipe: Recipe) -> Recipe:
         """Returns a recipe over this session's rows as one over the participants' models."""
@@ -248,7 +261,7 @@ def apply(
         sink: Where it goes.
         output_dtype: Element type of all floating tensors; None keeps each tensor's own.
     """
-    recipe = session.lift(recipe)
+    session, recipe = session.root, session.lift(recipe)
     output = {
         name: TensorSpec(name=name, dtype=output_dtype or spec.dtype, shape=spec.shape)
         if spec.is_floating
@@ -266,18 +279,12 @@ def apply(
 
 
 def carried(session: Session, spec: TensorSpec, *, start: int, stop: int) -> NDArray[Any]:
-    """Returns elements of an integer tensor under the context's policy."""
+    """Returns elements of an integer tensor under the context's policy; `agree` has compared them."""
+    if session.context.integers != "max":
+        return session.sources[0].read(spec.name, start, stop).copy()
     rows = [source.read(spec.name, start, stop) for source in session.sources]
-    if session.context.integers == "max":
-        return np.maximum.reduce(rows)
-    if session.context.integers == "equal":
-        for key, row in zip(session.keys, rows, strict=True):
-            if not np.array_equal(row, rows[0]):
-                raise ManifestMismatch(
-                    f"integer tensor {spec.name} of {key} differs from that of {session.keys[0]}",
-                    remedy="name a policy for integer tensors (first or max), or leave one out",
-                )
-    return rows[0].copy()
+    largest: NDArray[Any] = np.maximum.reduce(rows)
+    return largest
 
 
 def is_participants(error: NonFiniteInput, keys: Sequence[str]) -> bool:

@@ -12,9 +12,9 @@ from abc import ABC, abstractmethod
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from cabildo_api.consensus_limits import Check, rule_limit
 from pydantic.alias_generators import to_camel
 
+from cabildo_api.consensus_limits import Check, rule_limit
 from cabildo_trainer.consensus.errors import ImpossibleSetting
 
 if TYPE_CHECKING:
@@ -38,6 +38,11 @@ class Rule(ABC):
     def passes(self) -> int:
         """How often all inputs are read, the pass that writes included."""
         return 1
+
+    @property
+    def label(self) -> str:
+        """Its name among candidates."""
+        return self.name
 
     def requirement(self, n: int, f: int) -> None:
         """Refuses an impossible n and f.

@@ -1,6 +1,7 @@
 """All rules by name: the one list that the API, the command line and the contract tests read.
 
-Here: the registry and the way from JSON parameters to a rule. Never here: a rule. Next: `merging.py`.
+Here: the registry and the way from JSON parameters to a rule. Never here: a rule. Next:
+`merging.py`.
 """
 
 from __future__ import annotations
@@ -8,15 +9,28 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import fields
 from types import MappingProxyType
-from typing import Any, Final, get_type_hints
+from typing import Any, Final, get_args, get_origin, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic.alias_generators import to_camel
 
 from cabildo_trainer.consensus.errors import ImpossibleSetting
+from cabildo_trainer.consensus.robust.bulyan import Bulyan
+from cabildo_trainer.consensus.robust.centered_clipping import CenteredClipping
+from cabildo_trainer.consensus.robust.choice import Auto
 from cabildo_trainer.consensus.robust.columns import MeanAroundMedian, Median, TrimmedMean
+from cabildo_trainer.consensus.robust.filtering import CovarianceFilter
+from cabildo_trainer.consensus.robust.geometric_median import GeometricMedian
 from cabildo_trainer.consensus.robust.krum import Krum, MultiKrum
 from cabildo_trainer.consensus.robust.means import WeightedMean
+from cabildo_trainer.consensus.robust.mixing import (
+    AdaptiveClip,
+    Bucketing,
+    NearestNeighbourMixing,
+    NormClip,
+)
+from cabildo_trainer.consensus.robust.subsets import MinimumDiameter, SmallestEigenvalue
+from cabildo_trainer.consensus.robust.trusted import FlTrust, Monna, Zeno
 from cabildo_trainer.consensus.rule import Rule
 
 RULES: Final[tuple[type[Rule], ...]] = (
@@ -26,7 +40,22 @@ RULES: Final[tuple[type[Rule], ...]] = (
     MeanAroundMedian,
     Krum,
     MultiKrum,
+    Bulyan,
+    GeometricMedian,
+    CenteredClipping,
+    MinimumDiameter,
+    SmallestEigenvalue,
+    CovarianceFilter,
+    Monna,
+    NearestNeighbourMixing,
+    Bucketing,
+    NormClip,
+    AdaptiveClip,
+    FlTrust,
+    Zeno,
+    Auto,
 )
+"""A new rule is a line here, and a line of settings in `tests/contract/settings.py`."""
 by_name: Final[Mapping[str, type[Rule]]] = MappingProxyType({rule.name: rule for rule in RULES})
 
 
@@ -61,13 +90,23 @@ def _values(kind: type[Any], parameters: Mapping[str, Any], *, path: str) -> dic
 
 
 def _value(hint: Any, value: Any, *, path: str) -> Any:
-    if isinstance(value, Mapping) and "name" in value:
-        inner = {key: item for key, item in value.items() if key != "name"}
-        return rule_from_parameters(str(value["name"]), inner)
-    if isinstance(value, list | tuple) and value and isinstance(value[0], Mapping):
-        return tuple(_value(hint, item, path=f"{path}[{i}]") for i, item in enumerate(value))
+    if hint is Rule:
+        return _rule(value, path=path)
+    if get_origin(hint) is tuple and get_args(hint)[0] is Rule:
+        return tuple(_rule(item, path=f"{path}[{index}]") for index, item in enumerate(value))
     try:
         return TypeAdapter(hint).validate_python(value)
     except ValidationError as error:
         finding = error.errors(include_url=False)[0]
         raise ImpossibleSetting(f"{path} = {value!r}: {finding['msg']}") from error
+
+
+def _rule(value: Any, *, path: str) -> Rule:
+    if isinstance(value, str):
+        return rule_from_parameters(value, {})
+    if not isinstance(value, Mapping) or "name" not in value:
+        raise ImpossibleSetting(
+            f"{path} = {value!r} is no rule", remedy="write {name: trimmedMean, ...}"
+        )
+    inner = {key: item for key, item in value.items() if key != "name"}
+    return rule_from_parameters(str(value["name"]), inner)

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from cabildo_api.consensus_limits import Check
-
 from cabildo_trainer.consensus.decision import Decision
 from cabildo_trainer.consensus.recipes import (
     ColumnAroundMedian,

@@ -10,11 +10,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from cabildo_api.consensus_limits import Check
-
-from cabildo_trainer.consensus.decision import Decision
 from cabildo_trainer.consensus.ordered import ordered_sum
-from cabildo_trainer.consensus.recipes import mean_of
 from cabildo_trainer.consensus.robust.columns import odds
+from cabildo_trainer.consensus.robust.selection import selection
 from cabildo_trainer.consensus.rule import Rule, require
 
 if TYPE_CHECKING:
@@ -23,9 +21,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from cabildo_trainer.consensus.decision import Decision
     from cabildo_trainer.consensus.passes import Session
-
-NOT_SELECTED = "NotSelected"
 
 
 def krum_scores(
@@ -43,27 +40,6 @@ def krum_scores(
         others = sorted(float(distances[row, other]) for other in among if other != row)
         scores[row] = ordered_sum(others[:neighbours])
     return scores
-
-
-def selection(
-    session: Session,
-    rows: Sequence[int],
-    *,
-    scores: Sequence[float] | None = None,
-    gram_digest: str = "",
-) -> Decision:
-    """Returns the decision for the plain mean of some rows."""
-    chosen = set(rows)
-    recipe = mean_of(tuple(sorted(chosen)), n=session.n)
-    accepted = tuple(row in chosen for row in range(session.n))
-    return Decision(
-        recipe=recipe,
-        accepted=accepted,
-        scores=None if scores is None else tuple(scores),
-        reasons=tuple("" if taken else NOT_SELECTED for taken in accepted),
-        weights=recipe.effective(),
-        gram_digest=gram_digest,
-    )
 
 
 @dataclass(frozen=True, slots=True)
