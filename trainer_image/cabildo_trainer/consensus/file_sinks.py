@@ -16,7 +16,7 @@ import queue
 import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import numpy as np
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from cabildo_trainer.consensus.read_ahead import HashState
-    from cabildo_trainer.consensus.sources import TensorSpec
+    from cabildo_trainer.consensus.sources import ModelSource, TensorSpec
 
 LARGEST_SHARD_BYTES: Final = 5_000_000_000
 """What is usual: a file that tools and object stores still handle well."""
@@ -89,6 +89,8 @@ class SafetensorsSink:
     Args:
         output: The folder: nothing yet, or empty.
         facts: What is known of the merged model beside its tensors.
+        base: The model that it is based on: its digest is asked for at the end, when a merge has
+            read it anyway.
         companions: Files that are copied beside it.
         largest_shard_bytes: Tensors' bytes of a file, unless a single tensor has more.
 
@@ -101,11 +103,13 @@ class SafetensorsSink:
         output: Path,
         *,
         facts: ModelFacts,
+        base: ModelSource | None = None,
         companions: Sequence[Path] = (),
         largest_shard_bytes: int = LARGEST_SHARD_BYTES,
     ) -> None:
         self._folder = StagedFolder(output)
         self._facts = facts
+        self._base = base
         self._companions = companions
         self._largest_shard_bytes = largest_shard_bytes
         self._tensors: Mapping[str, TensorSpec] = {}
@@ -173,7 +177,10 @@ class SafetensorsSink:
             os.fsync(shard.descriptor)
         self._close_files()
         digests = {name: item.state.digest().hex() for name, item in self._progress.items()}
-        self.manifest = manifest_of(self._tensors, digests, self._facts)
+        facts = self._facts
+        if self._base is not None:
+            facts = replace(facts, base_digest=self._base.digest)
+        self.manifest = manifest_of(self._tensors, digests, facts)
         self._write_companions(self.manifest)
         self._folder.commit()
         return self.manifest.digest

@@ -1,0 +1,217 @@
+"""`merge`: any rule over models in files.
+
+Here: a request, opening the models, the context, the output, the result. Never here: reading
+arguments (`command_line.py`) or arithmetic (`merging.py`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import resource
+import sys
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, TextIO
+
+import cabildo_kernels as kernels
+from cabildo_kernels.threads import threads_for
+
+from cabildo_trainer.consensus.context import Context, Need
+from cabildo_trainer.consensus.errors import ImpossibleSetting, MissingInput
+from cabildo_trainer.consensus.file_sinks import LARGEST_SHARD_BYTES, SafetensorsSink
+from cabildo_trainer.consensus.file_sources import FileModel
+from cabildo_trainer.consensus.manifest import ModelFacts
+from cabildo_trainer.consensus.merging import merge
+from cabildo_trainer.consensus.progress_bar import ProgressBar
+from cabildo_trainer.consensus.read_ahead import ReadAhead
+from cabildo_trainer.consensus.rules import rule_from_parameters
+from cabildo_trainer.consensus.safetensors_files import find_model
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from cabildo_api.merge_result import MergeResult
+    from cabildo_trainer.consensus.rule import Rule
+
+TILES_BYTES: Final = 48 << 20
+"""What all models' tiles in memory take together: the one in use and the one read ahead."""
+MOST_SUPERBLOCKS_A_TILE: Final = 32
+
+
+@dataclass(frozen=True, slots=True)
+class MergeRequest:
+    """What is to be merged, and how.
+
+    Attributes:
+        rule: Name of the rule.
+        models: Path of each participant's model by key.
+        output: Folder of the merged model.
+        parameters: The rule's parameters, as in the API.
+        base: Path of the model that they were trained from.
+        previous: Path of the model that the round started from.
+        root_update: Path of a model trained on trusted data.
+        statistics: Paths of statistics by participant key.
+        evaluator: `module:name` of an object with `loss(model)`, or of what makes one.
+        gradient: `module:name` of an object with `gradient(model)`, or of what makes one.
+        seed: The round's seed.
+        maximum_faulty: f.
+        faulty: Reasons by key of participants that are proven faulty.
+        absent: Keys of participants that are late or silent.
+        integers: What happens to integer tensors that differ.
+        output_dtype: Element type of the output's floating tensors; None keeps each one's.
+        threads: Threads; None takes what the process may use.
+        largest_shard_bytes: Size of an output file.
+    """
+
+    rule: str
+    models: Mapping[str, Path]
+    output: Path
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    base: Path | None = None
+    previous: Path | None = None
+    root_update: Path | None = None
+    statistics: Mapping[str, Path] = field(default_factory=dict)
+    evaluator: str = ""
+    gradient: str = ""
+    seed: bytes | None = None
+    maximum_faulty: int = 0
+    faulty: Mapping[str, str] = field(default_factory=dict)
+    absent: frozenset[str] = frozenset()
+    integers: str = "equal"
+    output_dtype: str | None = None
+    threads: int | None = None
+    largest_shard_bytes: int = LARGEST_SHARD_BYTES
+
+
+def run_merge(request: MergeRequest, *, progress: TextIO | None) -> MergeResult:
+    """Merges, and returns the result after the output is in its place.
+
+    Args:
+        request: What is to be done.
+        progress: Where progress is said; None says nothing.
+
+    Raises:
+        ConsensusError: It cannot be done; nothing is left behind.
+    """
+    rule = rule_from_parameters(request.rule, request.parameters)
+    if not request.models:
+        raise MissingInput("no model is given", remedy="Give each one as --model KEY=PATH.")
+    threads = threads_for(sys.maxsize, asked=request.threads)
+    with ExitStack() as stack:
+        read_ahead = stack.enter_context(ReadAhead(threads=threads))
+        opened = _Opened(stack=stack, read_ahead=read_ahead)
+        inputs = [opened.model(key, path) for key, path in request.models.items()]
+        context = _context(request, opened, threads=threads, models=len(inputs))
+        sink = stack.enter_context(_sink(request, inputs, context))
+        bar = opened.start_bar(rule, context, inputs, stream=progress)
+        result = merge(inputs, rule, context, sink=sink, output_dtype=request.output_dtype)
+        if bar is not None:
+            bar.finish()
+    return result
+
+
+@dataclass(slots=True)
+class _Opened:
+    """Opens models, all with the same threads and the same count of bytes."""
+
+    stack: ExitStack
+    read_ahead: ReadAhead
+    bar: ProgressBar | None = None
+
+    def model(self, key: str, path: Path) -> FileModel:
+        files = find_model(path)
+        _allow_open_files(len(files.paths))
+        return self.stack.enter_context(
+            FileModel(key, files, read_ahead=self.read_ahead, on_bytes=self._add)
+        )
+
+    def start_bar(
+        self, rule: Rule, context: Context, inputs: list[FileModel], *, stream: TextIO | None
+    ) -> ProgressBar | None:
+        if stream is not None:
+            a_pass = sum(model.files.size_bytes for model in inputs)
+            if Need.BASE in rule.needs and isinstance(context.base, FileModel):
+                a_pass += context.base.files.size_bytes
+            self.bar = ProgressBar(rule.name, total_bytes=rule.passes * a_pass, stream=stream)
+        return self.bar
+
+    def _add(self, count: int) -> None:
+        if self.bar is not None:
+            self.bar.add(count)
+
+
+def _context(request: MergeRequest, opened: _Opened, *, threads: int, models: int) -> Context:
+    def role(name: str, path: Path | None) -> FileModel | None:
+        return None if path is None else opened.model(name, path)
+
+    return Context(
+        maximum_faulty=request.maximum_faulty,
+        faulty=dict(request.faulty),
+        absent=request.absent,
+        base=role("base", request.base),
+        previous=role("previous", request.previous),
+        root_update=role("rootUpdate", request.root_update),
+        evaluator=_imported(request.evaluator, method="loss", option="--evaluator"),
+        gradient=_imported(request.gradient, method="gradient", option="--gradient"),
+        statistics={
+            key: opened.model(f"statistics of {key}", path)
+            for key, path in request.statistics.items()
+        },
+        seed=request.seed,
+        threads=threads,
+        chunk_elements=_chunk_elements(models),
+        integers=request.integers,
+    )
+
+
+def _chunk_elements(models: int) -> int:
+    """Returns how many elements a tile has: fewer of them the more models there are."""
+    fitting = TILES_BYTES // (2 * 4 * (models + 1) * kernels.SUPERBLOCK)
+    return kernels.SUPERBLOCK * max(1, min(MOST_SUPERBLOCKS_A_TILE, fitting))
+
+
+def _sink(request: MergeRequest, inputs: list[FileModel], context: Context) -> SafetensorsSink:
+    """Returns the sink; config and tokenizer are the base's, or else the first participant's."""
+    first = min(inputs, key=lambda model: model.key.encode())
+    pattern = context.base if isinstance(context.base, FileModel) else first
+    facts = ModelFacts(
+        config_digest=pattern.facts.config_digest,
+        tokenizer_digest=pattern.facts.tokenizer_digest,
+        tied_names=pattern.facts.tied_names,
+    )
+    return SafetensorsSink(
+        request.output,
+        facts=facts,
+        base=context.base,
+        companions=pattern.files.companions,
+        largest_shard_bytes=request.largest_shard_bytes,
+    )
+
+
+def _imported(place: str, *, method: str, option: str) -> Any:
+    """Returns the object at `module:name`; if it has not the method, what calling it returns."""
+    if not place:
+        return None
+    module, _, name = place.partition(":")
+    remedy = f"Give {option} as module:name of an object with {method}(model), or of its factory."
+    try:
+        found: Any = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise MissingInput(f"{option} {place}: {error}", remedy=remedy) from error
+    if not hasattr(found, method) and callable(found):
+        make: Callable[[], Any] = found
+        found = make()
+    if not hasattr(found, method):
+        raise ImpossibleSetting(f"{option} {place} has no {method}(model)", remedy=remedy)
+    return found
+
+
+def _allow_open_files(count: int) -> None:
+    """Raises the soft limit of open files by so many, as far as the hard one goes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY:
+        wanted = soft + count if hard == resource.RLIM_INFINITY else min(soft + count, hard)
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
