@@ -17,8 +17,8 @@ export CLUSTER CLUSTER_NAME REGISTRY ALLOW_DISRUPTION
 
 VENV := .venv
 PYTHON := $(VENV)/bin/python
-SOURCE_ROOTS := crds operator trainer_image cli local_cluster
-PACKAGES := cabildo_api cabildo_operator cabildo_trainer cabildo_cli cabildo_local
+SOURCE_ROOTS := crds operator trainer_image kernels cli local_cluster
+PACKAGES := cabildo_api cabildo_operator cabildo_trainer cabildo_kernels cabildo_cli cabildo_local
 # Rebuilt when a lock file or a distribution's metadata changes.
 VENV_STAMP := $(VENV)/.complete
 PYTEST := $(PYTHON) -m pytest

@@ -2,7 +2,7 @@
 
 Here: the public names. The same inputs give the same bits on any machine, path and number of
 threads (`grid`). Never here: what a result means; the merging rules call these kernels and decide.
-Start at `columns` for rules on one parameter of all models; `dispatch` says which path does the work.
+Start at `columns` for rules on one parameter of all models; `dispatch` chooses the path.
 """
 
 from __future__ import annotations

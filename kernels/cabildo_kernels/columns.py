@@ -17,8 +17,14 @@ import numpy as np
 from cabildo_kernels import dispatch
 from cabildo_kernels.errors import InvalidInput
 from cabildo_kernels.fallback import columns as fallback
-from cabildo_kernels.rows import ELEMENT_TYPES, MOST_ROWS, STORED_AS, Rows, checked_rows
-from cabildo_kernels.rows import refuse_non_finite
+from cabildo_kernels.rows import (
+    ELEMENT_TYPES,
+    MOST_ROWS,
+    STORED_AS,
+    Rows,
+    checked_rows,
+    refuse_non_finite,
+)
 from cabildo_kernels.threads import threads_for
 
 if TYPE_CHECKING:
@@ -122,8 +128,8 @@ def mean_around_median(
     """Return the mean of the `keep` values of each column that lie nearest its median.
 
     From the sorted column the end further from the median (kept in double) is dropped until `keep`
-    values are left; at equal distance the upper end goes. The kept ones are added in ascending order
-    and divided once (MeaMed: Xie et al. 2018, arXiv:1802.10116).
+    values are left; at equal distance the upper end goes. The kept ones are added in ascending
+    order and divided once (MeaMed: Xie et al. 2018, arXiv:1802.10116).
 
     Args:
         rows: As for `median`.
@@ -290,7 +296,8 @@ def _output(
         size_bytes = math.prod(shape) * stored.itemsize
         room = np.empty(size_bytes + CACHE_LINE_BYTES, dtype=np.uint8)
         skip = -room.ctypes.data % CACHE_LINE_BYTES
-        return room[skip : skip + size_bytes].view(stored).reshape(shape)
+        made: NDArray[Any] = room[skip : skip + size_bytes].view(stored).reshape(shape)
+        return made
     if out.shape != shape or out.dtype != stored:
         raise InvalidInput(
             f"out is {out.dtype} of shape {out.shape}: {stored} of shape {shape} is needed"

@@ -1,7 +1,8 @@
 """Which path does the work: the compiled ones that this CPU runs, or NumPy.
 
 Here: the one choice, made at the first use and kept: the best path there is, or the one that
-CABILDO_KERNELS_ISA names. Never here: arithmetic. All paths give the same bits; a test compares them.
+CABILDO_KERNELS_ISA names. Never here: arithmetic. All paths give the same bits; a test compares
+them.
 """
 
 from __future__ import annotations

@@ -22,13 +22,13 @@ class KernelError(Exception):
     reason: ClassVar[str] = "KernelError"
 
 
-class InvalidInput(KernelError, ValueError):  # noqa: N818 - named for what is wrong
+class InvalidInput(KernelError, ValueError):
     """An argument that no kernel takes; the message names it and says what is taken."""
 
     reason = "InvalidInput"
 
 
-class NonFiniteInput(KernelError, ValueError):  # noqa: N818 - the name the merging rules share
+class NonFiniteInput(KernelError, ValueError):
     """NaN or infinity among the rows.
 
     Attributes:
@@ -43,7 +43,7 @@ class NonFiniteInput(KernelError, ValueError):  # noqa: N818 - the name the merg
         super().__init__(f"NaN or infinity in row {names}: leave these rows out")
 
 
-class UnavailablePath(KernelError, RuntimeError):  # noqa: N818 - named for what is wrong
+class UnavailablePath(KernelError, RuntimeError):
     """CABILDO_KERNELS_ISA names a path that cannot run here; the message lists those that can."""
 
     reason = "UnavailablePath"

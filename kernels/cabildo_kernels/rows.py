@@ -1,12 +1,11 @@
 """The rows that a kernel reads: n arrays of one length, each of its own element type.
 
-Here: checking what the caller gave, once, before any pointer is taken. Never here: arithmetic on the
-values; whether they are finite is found while they are read.
+Here: checking what the caller gave, once, before any pointer is taken. Never here: arithmetic on
+the values; whether they are finite is found while they are read.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,12 +15,14 @@ from cabildo_kernels.errors import InvalidInput, NonFiniteInput
 from cabildo_kernels.grid import SUPERBLOCK
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
 MOST_ROWS: Final = 64
 # In the order of native/columns.h: a type's place is the number that the compiled code takes.
 ELEMENT_TYPES: Final = ("f32", "f16", "bf16")
-STORED_AS: Final = {
+STORED_AS: Final[dict[str, np.dtype[Any]]] = {
     "f32": np.dtype(np.float32),
     "f16": np.dtype(np.float16),
     "bf16": np.dtype(np.uint16),

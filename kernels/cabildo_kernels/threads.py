@@ -21,7 +21,7 @@ CGROUPS: Final = Path("/sys/fs/cgroup")
 
 
 def quota_of(limits: str) -> float | None:
-    """Return the CPUs that a cgroup v2 `cpu.max` grants ("200000 100000" is 2), None for no limit."""
+    """Return the CPUs of a cgroup v2 `cpu.max` ("200000 100000" is 2), None for no limit."""
     quota, _, period = limits.partition(" ")
     if quota.strip() == "max":
         return None
@@ -51,16 +51,15 @@ def cgroup_quota(*, cgroups: Path = CGROUPS, own: Path = Path("/proc/self/cgroup
 
 def _limit(folder: Path) -> list[float]:
     try:
-        limit = quota_of((folder / "cpu.max").read_text())
-        return [] if limit is None else [limit]
-    except (OSError, ValueError):
-        pass
-    try:
-        microseconds = int((folder / "cpu.cfs_quota_us").read_text())
-        period = int((folder / "cpu.cfs_period_us").read_text())
+        if (folder / "cpu.max").exists():
+            limit = quota_of((folder / "cpu.max").read_text())
+        else:  # cgroup v1, where -1 is no limit
+            microseconds = int((folder / "cpu.cfs_quota_us").read_text())
+            period = int((folder / "cpu.cfs_period_us").read_text())
+            limit = None if microseconds <= 0 else microseconds / period
     except (OSError, ValueError):
         return []
-    return [] if microseconds <= 0 else [microseconds / period]
+    return [] if limit is None else [limit]
 
 
 @functools.cache

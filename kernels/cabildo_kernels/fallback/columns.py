@@ -96,9 +96,8 @@ def _ordered(
 
 def _middle(ordered: Floats) -> Floats:
     n = len(ordered)
-    if n % 2:
-        return ordered[n // 2]
-    return (ordered[n // 2 - 1] + ordered[n // 2]) * 0.5
+    middle: Floats = ordered[n // 2]
+    return middle if n % 2 else (ordered[n // 2 - 1] + middle) * 0.5
 
 
 def _sum(values: Floats) -> Floats:
