@@ -10,12 +10,10 @@ Here: the states and the checks. Never here: reading. Next: `file_sources.py`.
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-if TYPE_CHECKING:
-    from cabildo_trainer.consensus.read_ahead import HashState
+from cabildo_kernels.digests import Digest, sha256
 
 SMALLEST_SPAN_BYTES: Final = 4 << 20
 MOST_SPANS: Final = 4096
@@ -58,8 +56,8 @@ class Ledger:
     size_bytes: int
     span_bytes: int
     known_bytes: int = 0
-    state: HashState = field(default_factory=hashlib.sha256)
-    marks: list[HashState] = field(default_factory=lambda: [hashlib.sha256()])
+    state: Digest = field(default_factory=sha256)
+    marks: list[Digest] = field(default_factory=lambda: [sha256()])
 
     def room(self) -> int:
         """Returns how many bytes may come before the next boundary."""
@@ -89,7 +87,7 @@ class Check:
 
     ledger: Ledger
     position: int
-    state: HashState
+    state: Digest
 
     @classmethod
     def starting_at_or_before(cls, position: int, *, ledger: Ledger) -> Check:

@@ -9,7 +9,6 @@ model; `python -m cabildo_trainer.consensus verify` checks it.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import queue
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 import numpy as np
 
+from cabildo_kernels.digests import Digest, sha256
 from cabildo_trainer.consensus.durable_files import StagedFolder, write_synced
 from cabildo_trainer.consensus.errors import ImpossibleSetting
 from cabildo_trainer.consensus.manifest import MANIFEST_FILE, Manifest, ModelFacts, manifest_of
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from cabildo_trainer.consensus.read_ahead import HashState
     from cabildo_trainer.consensus.sources import ModelSource, TensorSpec
 
 LARGEST_SHARD_BYTES: Final = 5_000_000_000
@@ -80,7 +79,7 @@ class Progress:
     shard: Shard
     size_bytes: int
     done_bytes: int = 0
-    state: HashState = field(default_factory=hashlib.sha256)
+    state: Digest = field(default_factory=sha256)
 
 
 class SafetensorsSink:

@@ -31,20 +31,20 @@ from cabildo_trainer.consensus.safetensors_header import ITEM_SIZES
 from cabildo_trainer.consensus.sources import NUMPY_TYPES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator, Mapping
+    from collections.abc import Callable, Generator, Mapping
     from concurrent.futures import Future
     from pathlib import Path
     from types import TracebackType
 
     from numpy.typing import NDArray
 
+    from cabildo_kernels.digests import Digest
     from cabildo_trainer.consensus.manifest import ModelFacts
-    from cabildo_trainer.consensus.read_ahead import HashState, ReadAhead
+    from cabildo_trainer.consensus.read_ahead import Job, ReadAhead
     from cabildo_trainer.consensus.safetensors_files import ModelFiles
     from cabildo_trainer.consensus.sources import TensorSpec
 
-    Job = Iterator[tuple[HashState, memoryview]]
-    Steps = Generator[tuple[HashState, memoryview], None, int]
+    Steps = Generator[tuple[Digest, memoryview], None, int]
 
 PIECE_BYTES: Final = 1 << 19
 """Read and hashed at a time: it stays in the core's cache between the two."""
