@@ -22,7 +22,7 @@ NATIVE = "cabildo_kernels/native"
 # -fno-fast-math stands last against what CFLAGS of the environment may say: merely linking with
 # -ffast-math would switch denormals off for the whole process.
 ARITHMETIC = ("-fno-fast-math", "-fno-math-errno", "-ffp-contract=off")
-COMPILE = ("-O3", "-std=gnu11", "-fvisibility=hidden", "-pthread", *ARITHMETIC)
+COMPILE = ("-O3", "-g1", "-std=gnu11", "-fvisibility=hidden", "-pthread", *ARITHMETIC)
 LINK = ("-pthread", "-fno-fast-math")
 
 # A file for each instruction set; on another architecture it compiles to an empty path.
@@ -50,6 +50,10 @@ def by_path(stem: str) -> tuple[str, ...]:
 EXTENSIONS = (
     extension("cpu"),
     extension("columns", *by_path("columns")),
+    extension("softmax", *by_path("softmax"), "softmax_runs.c"),
+    extension("sha256", "sha256_streams.c"),
+    extension("measure", "measure_memory.c"),
+    extension("task_vectors", "task_vectors_runs.c", *by_path("task_vectors")),
 )
 
 if cythonize is None:

@@ -1,0 +1,217 @@
+"""Task vectors: exact selection, and every compiled path equal to NumPy bit for bit."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+import cabildo_kernels as kernels
+from cabildo_kernels import dispatch
+from cabildo_kernels.task_vectors import (
+    EVERYTHING,
+    FIRST_NON_FINITE,
+    LOW_BITS,
+    NOTHING,
+    combine_task_vectors,
+    find_magnitude,
+    magnitude_counts,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+COMPILED = tuple(path for path in dispatch.available() if path != dispatch.FALLBACK)
+
+
+@contextmanager
+def on_path(isa: str) -> Iterator[None]:
+    """Forces a path within the block."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dispatch, "isa", lambda: isa)
+        dispatch.native.cache_clear()
+        try:
+            yield
+        finally:
+            dispatch.native.cache_clear()
+
+
+def stored(values: NDArray[np.float32], dtype: str) -> NDArray[Any]:
+    if dtype == "bf16":
+        return (values.view(np.uint32) >> 16).astype(np.uint16)
+    return values.astype({"f32": np.float32, "f16": np.float16}[dtype])
+
+
+def random_case(seed: int) -> dict[str, Any]:
+    random = np.random.default_rng(seed)
+    n, size = int(random.integers(1, 20)), int(random.integers(1, 700))
+    if seed % 7 == 0:
+        size = 24_576 * 2 + int(random.integers(0, 100))
+    dtypes = [str(random.choice(["f32", "bf16", "f16"])) for _ in range(n)]
+    base = random.normal(size=size).astype(np.float32)
+    scale = 10.0 ** random.uniform(-6, 1)
+    rows = [
+        stored((base + random.normal(size=size) * scale).astype(np.float32), dtype)
+        for dtype in dtypes
+    ]
+    bounds = [
+        [
+            (int(bits), int(stop))
+            for bits, stop in zip(
+                np.abs(random.normal(size=n) * scale).astype(np.float32).view(np.uint32),
+                random.integers(0, size + 1, size=n),
+                strict=True,
+            )
+        ]
+        for _ in range(2)
+    ]
+    return {
+        "rows": rows,
+        "base": stored(base, base_dtype := str(random.choice(["f32", "bf16"]))),
+        "weights": random.normal(size=n).tolist(),
+        "dtype": dtypes,
+        "base_dtype": base_dtype,
+        "keep": None if seed % 3 == 0 else bounds[0],
+        "drop": None if seed % 2 == 0 else bounds[1],
+        "votes": None if seed % 5 else random.uniform(size=n).tolist(),
+        "start": int(random.integers(0, 50)),
+        "factors": None if seed % 4 else [random.uniform(size=size) for _ in range(n)],
+        "columns": None if seed % 6 else random.uniform(size=size) < 0.5,
+        "elect": ("none", "sum", "count")[seed % 3],
+        "normalize": bool(seed % 2),
+        "scale": float(random.normal()),
+        "out_dtype": ("f32", "bf16", "f16")[seed // 3 % 3],
+    }
+
+
+@pytest.mark.parametrize("isa", COMPILED)
+def test_every_path_combines_to_the_bits_of_numpy(isa: str) -> None:
+    for seed in range(150):
+        case = random_case(seed)
+        with on_path(dispatch.FALLBACK):
+            expected = combine_task_vectors(**case)
+        with on_path(isa):
+            for threads in (1, 3):
+                found = combine_task_vectors(**case, threads=threads)
+                assert found.tobytes() == expected.tobytes(), seed
+
+
+@pytest.mark.parametrize("isa", COMPILED)
+def test_every_path_counts_and_finds_as_numpy_does(isa: str) -> None:
+    for seed in range(60):
+        case = random_case(seed)
+        row, dtype = case["rows"][0], case["dtype"][0]
+        pair = {"dtype": dtype, "base_dtype": case["base_dtype"]}
+        results = []
+        for path in (dispatch.FALLBACK, isa):
+            with on_path(path):
+                counts = magnitude_counts(row, case["base"], **pair)
+                prefix = int(counts.argmax())
+                low = magnitude_counts(row, case["base"], prefix=prefix, **pair)
+                bits = prefix << LOW_BITS | int(low.argmax())
+                places = [
+                    find_magnitude(row, case["base"], bits=bits, nth=nth, **pair)
+                    for nth in (0, int(low.max()) - 1, int(low.max()))
+                ]
+            results.append((counts.tobytes(), low.tobytes(), places))
+        assert results[0] == results[1], seed
+        assert results[0][2][0][0] >= 0
+        assert results[0][2][2][0] == -1
+
+
+def test_counts_add_up_over_pieces_and_show_what_is_not_finite() -> None:
+    random = np.random.default_rng(3)
+    row = random.normal(size=1000).astype(np.float32)
+    row[[7, 600]] = [np.nan, -np.inf]
+    whole = magnitude_counts(row)
+    parts = magnitude_counts(row[300:], counts=magnitude_counts(row[:300]))
+    assert np.array_equal(whole, parts)
+    assert whole.sum() == 1000
+    assert whole[FIRST_NON_FINITE:].sum() == 2
+
+
+def test_a_task_vector_sum_is_the_closed_form() -> None:
+    random = np.random.default_rng(4)
+    base = random.normal(size=200).astype(np.float32)
+    rows = [(base + random.normal(size=200)).astype(np.float32) for _ in range(3)]
+    weights = [0.5, -1.25, 3.0]
+    expected = base.astype(np.float64)
+    for weight, row in zip(weights, rows, strict=True):
+        expected = expected + 0.7 * weight * (row - base).astype(np.float64)
+    found = combine_task_vectors(rows, base, weights, scale=0.7)
+    np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-7)
+
+
+def test_the_vote_keeps_the_sign_of_larger_mass_and_divides_by_those_who_agree() -> None:
+    base = np.zeros(4, dtype=np.float32)
+    rows = [
+        np.array(values, dtype=np.float32)
+        for values in ([3.0, 1.0, 0.0, 1.0], [-1.0, 1.0, 0.0, -1.0], [-1.0, -3.0, 0.0, 0.0])
+    ]
+    mean = combine_task_vectors(rows, base, [1.0] * 3, elect="sum", normalize=True)
+    assert mean.tolist() == [3.0, -3.0, 0.0, 1.0]  # a draw elects plus
+    added = combine_task_vectors(rows, base, [1.0] * 3, elect="count")
+    assert added.tolist() == [-2.0, 2.0, 0.0, 1.0]
+
+
+def test_bounds_keep_the_ties_of_lowest_index_and_drop_the_largest() -> None:
+    base = np.zeros(6, dtype=np.float32)
+    row = np.array([2.0, -2.0, 5.0, 2.0, 1.0, -2.0], dtype=np.float32)
+    two = int(np.float32(2.0).view(np.uint32))
+    kept = combine_task_vectors([row], base, [1.0], keep=[(two, 4)])
+    assert kept.tolist() == [2.0, -2.0, 5.0, 2.0, 0.0, 0.0]
+    inner = combine_task_vectors([row], base, [1.0], keep=[(two, 4)], drop=[(two, 1)])
+    assert inner.tolist() == [0.0, -2.0, 0.0, 2.0, 0.0, 0.0]
+    later = combine_task_vectors([row], base, [1.0], keep=[(two, 4)], start=3)
+    assert later.tolist() == [2.0, 0.0, 5.0, 0.0, 0.0, 0.0]
+    assert combine_task_vectors([row], base, [1.0], keep=[NOTHING]).tolist() == [0.0] * 6
+    assert combine_task_vectors([row], base, [1.0], keep=[EVERYTHING]).tolist() == row.tolist()
+
+
+@pytest.mark.parametrize("isa", dispatch.available())
+def test_rows_that_are_not_finite_are_named_and_a_base_is_refused(isa: str) -> None:
+    base = np.zeros(100, dtype=np.float32)
+    rows = [np.ones(100, dtype=np.float32) for _ in range(4)]
+    rows[1][99], rows[3][0] = np.inf, np.nan
+    with on_path(isa):
+        with pytest.raises(kernels.NonFiniteInput) as caught:
+            combine_task_vectors(rows, base, [1.0] * 4)
+        assert caught.value.rows == (1, 3)
+        far = np.full(100, -3e38, dtype=np.float32)
+        with pytest.raises(kernels.NonFiniteInput) as caught:
+            combine_task_vectors([far, -far], far, [1.0, 1.0])
+        assert caught.value.rows == (1,)
+        with pytest.raises(kernels.InvalidInput, match="base"):
+            combine_task_vectors(rows[:1], rows[1], [1.0])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"elect": "loudest"}, "elect"),
+        ({"out_dtype": "f64"}, "out_dtype"),
+        ({"weights": [1.0]}, "weights"),
+        ({"weights": [1.0, np.nan]}, "weights"),
+        ({"votes": [1.0] * 3}, "votes"),
+        ({"keep": [EVERYTHING]}, "keep"),
+        ({"factors": [np.ones(8)]}, "factors"),
+        ({"columns": np.ones(8)}, "columns"),
+        ({"base": np.zeros(9, dtype=np.float32)}, "base"),
+    ],
+)
+def test_arguments_that_do_not_fit_are_refused_by_name(
+    change: dict[str, Any], message: str
+) -> None:
+    given: dict[str, Any] = {
+        "rows": [np.ones(8, dtype=np.float32)] * 2,
+        "base": np.zeros(8, dtype=np.float32),
+        "weights": [1.0, 1.0],
+    } | change
+    with pytest.raises(kernels.InvalidInput, match=message):
+        combine_task_vectors(**given)
+    with pytest.raises(kernels.InvalidInput, match="counts"):
+        magnitude_counts(given["rows"][0], counts=np.zeros(3, dtype=np.uint64))
