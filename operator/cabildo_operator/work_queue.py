@@ -2,13 +2,15 @@
 
 Everything that happens (a watch event, a report, a wake-up time) ends as `add(key)`;
 `reconcile/loop.py` takes the keys out. The rules are those of controller-runtime's queue: a key
-added while it is being visited is visited once more afterwards. Urgent keys (new objects) overtake
-the others, but never shut them out. No I/O; time comes from a clock that tests replace.
+added while it is being visited is visited once more afterwards. While there are urgent keys (new
+objects) the others get one visit at a time, and more the longer they wait. No I/O; time comes
+from a clock that tests replace.
 """
 
 import asyncio
 import heapq
 import itertools
+import math
 import random
 from collections import OrderedDict
 from collections.abc import Callable
@@ -16,8 +18,10 @@ from typing import Final, NamedTuple, Protocol
 
 BASE_DELAY_S: Final = 0.05
 MAX_DELAY_S: Final = 120.0
-MAX_OVERTAKEN: Final = 4
-"""Urgent keys taken in a row while others wait."""
+QUIET_S: Final = 0.5
+"""So long after the last urgent visit the next urgent key is still expected."""
+PATIENCE_S: Final = 5.0
+"""For each time that others have waited so long, one more of them is visited beside urgent keys."""
 
 
 class Key(NamedTuple):
@@ -67,8 +71,11 @@ class WorkQueue:
         self._observer = observer
         self._waiting: OrderedDict[Key, float] = OrderedDict()
         self._urgent: OrderedDict[Key, float] = OrderedDict()
-        self._overtaken = 0
         self._working: dict[Key, float] = {}
+        self._working_urgent: set[Key] = set()
+        self._took_urgent = False
+        self._quiet_at = -math.inf
+        self._quiet_timer: asyncio.TimerHandle | None = None
         self._again: set[Key] = set()
         self._failures: dict[Key, int] = {}
         self._due: dict[Key, float] = {}
@@ -81,9 +88,10 @@ class WorkQueue:
         return len(self._waiting) + len(self._urgent)
 
     @property
-    def has_urgent(self) -> bool:
-        """Whether urgent keys are waiting."""
-        return bool(self._urgent)
+    def favours_urgent(self) -> bool:
+        """Whether urgent keys wait, are visited, or were until a moment ago."""
+        busy = self._urgent or self._working_urgent
+        return bool(busy) or self._clock.time() < self._quiet_at
 
     @property
     def oldest_waiting_s(self) -> float:
@@ -142,8 +150,8 @@ class WorkQueue:
         self._failures.pop(key, None)
 
     async def get(self) -> Key:
-        """Take the urgent key that waited longest, else any; `done` must follow."""
-        while not (self._waiting or self._urgent):
+        """Take the key whose turn it is; `done` must follow."""
+        while (lane := self._next_lane()) is None:
             getter = asyncio.get_running_loop().create_future()
             self._getters.append(getter)
             try:
@@ -156,28 +164,58 @@ class WorkQueue:
             finally:
                 if getter in self._getters:
                     self._getters.remove(getter)
-        key, since = self._next_lane().popitem(last=False)
+        key, since = lane.popitem(last=False)
         now = self._working[key] = self._clock.time()
+        self._took_urgent = lane is self._urgent
+        if self._took_urgent:
+            self._working_urgent.add(key)
         if self._observer is not None:
             self._observer.taken(now - since)
         return key
 
     def done(self, key: Key) -> None:
         """The visit is over; a key that was added meanwhile waits again."""
-        started = self._working.pop(key)
+        now, started = self._clock.time(), self._working.pop(key)
         if self._observer is not None:
-            self._observer.finished(self._clock.time() - started)
+            self._observer.finished(now - started)
+        if key in self._working_urgent:
+            self._working_urgent.discard(key)
+            self._quiet_at = now + QUIET_S
+            if self._quiet_timer is None:
+                self._quiet_timer = self._clock.call_at(self._quiet_at, self._quieten)
         if key in self._again:
             self._again.discard(key)
             self._enqueue(key, lane=self._waiting)
+        elif self._waiting:
+            self._wake_one()
 
-    def _next_lane(self) -> OrderedDict[Key, float]:
-        """The urgent keys, but after a few of them one of the others."""
-        if not self._urgent or (self._waiting and self._overtaken >= MAX_OVERTAKEN):
-            self._overtaken = 0
+    def _next_lane(self) -> OrderedDict[Key, float] | None:
+        """Where the next key comes from; None: nobody's turn now.
+
+        The others' visits load the API server as well as this process: beside urgent keys they
+        are kept to a few at a time, and take turns with them where there is one worker only.
+        """
+        others = len(self._working) - len(self._working_urgent)
+        may = bool(self._waiting) and others < self._room_for_others()
+        if may and (self._took_urgent or not self._urgent):
             return self._waiting
-        self._overtaken += 1
-        return self._urgent
+        return self._urgent or None
+
+    def _room_for_others(self) -> float:
+        """How many keys that are not urgent may be visited at a time."""
+        if not self.favours_urgent:
+            return math.inf
+        waited_s = self._clock.time() - next(iter(self._waiting.values()))
+        return 1 + waited_s // PATIENCE_S
+
+    def _quieten(self) -> None:
+        """Let all others go on once no urgent key has come for a while."""
+        self._quiet_timer = None
+        if not self.favours_urgent:
+            for _ in range(len(self._waiting)):
+                self._wake_one()
+        elif not (self._urgent or self._working_urgent):
+            self._quiet_timer = self._clock.call_at(self._quiet_at, self._quieten)
 
     def _enqueue(self, key: Key, *, lane: OrderedDict[Key, float]) -> None:
         lane[key] = self._clock.time()

@@ -11,7 +11,7 @@ from cabildo_operator import errors
 from cabildo_operator.kube.actions import Apply, Create, Delete, EmitEvent
 from cabildo_operator.kube.client import ApiClient
 from cabildo_operator.kube.events import EventRecorder, Regarding
-from cabildo_operator.kube.informer import Informer
+from cabildo_operator.kube.informer import WATCH_TIMEOUT_S, Informer
 from cabildo_operator.kube.resources import JOBS, SERVICES, Resource
 from cabildo_operator.kube.store import Store
 from cabildo_operator.kube.writes import WriteCounter, Writer
@@ -224,7 +224,9 @@ async def test_events_that_cannot_be_posted_are_no_trouble(
 class Mirror:
     """An informer that runs, and what it told."""
 
-    def __init__(self, api: ApiClient, *, resource: Resource[Any], selector: str) -> None:
+    def __init__(
+        self, api: ApiClient, *, resource: Resource[Any], selector: str, watch_timeout_s: int
+    ) -> None:
         self.store: Store[Any] = Store(departed_for_s=60.0, indexes={"all": lambda _: "all"})
         self.changes: list[tuple[str | None, str | None]] = []
         self._changed = asyncio.Event()
@@ -234,6 +236,7 @@ class Mirror:
             store=self.store,
             on_change=self._note,
             label_selector=selector,
+            watch_timeout_s=watch_timeout_s,
         )
 
     def _note(self, before: Any, after: Any) -> None:
@@ -249,9 +252,13 @@ class Mirror:
 
 @asynccontextmanager
 async def mirror(
-    api: ApiClient, *, resource: Resource[Any] = JOBS, selector: str
+    api: ApiClient,
+    *,
+    resource: Resource[Any] = JOBS,
+    selector: str,
+    watch_timeout_s: int = WATCH_TIMEOUT_S,
 ) -> AsyncIterator[Mirror]:
-    made = Mirror(api, resource=resource, selector=selector)
+    made = Mirror(api, resource=resource, selector=selector, watch_timeout_s=watch_timeout_s)
     task = asyncio.create_task(made.informer.run())
     try:
         await asyncio.wait_for(made.informer.synced.wait(), timeout=WITHIN_S)
@@ -294,7 +301,6 @@ async def test_a_list_of_several_pages_is_read_whole(
 async def test_a_watch_that_ends_is_opened_again_where_it_ended(
     api: ApiClient, kube: Kube, namespace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cabildo_operator.kube.informer.WATCH_TIMEOUT_S", 1)
     monkeypatch.setattr("cabildo_operator.kube.informer.backoff_s", lambda _: 0.0)
     lists = []
     original = api.list_page
@@ -312,7 +318,7 @@ async def test_a_watch_that_ends_is_opened_again_where_it_ended(
         return watch(*args, **kwargs)
 
     monkeypatch.setattr(api, "watch", opened)
-    async with mirror(api, selector=f"test={namespace}") as seen:
+    async with mirror(api, selector=f"test={namespace}", watch_timeout_s=1) as seen:
         for number in range(3):
             kube.create(RAW_JOBS, job(namespace, name=f"job-{number}"), namespace=namespace)
             wanted = number + 1

@@ -6,6 +6,7 @@ tests in `tests/unit/operator/training_job`.
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -114,7 +115,7 @@ class Workbench:
         assert found is not None
         return found
 
-    def job(self, obj: CustomResource, **spec: Any) -> Create:
+    def job(self, obj: CustomResource, name: str = "one-r1-a1", **spec: Any) -> Create:
         reference = {
             "apiVersion": "cabildo.dev/v1alpha1",
             "kind": "TrainingJob",
@@ -127,7 +128,7 @@ class Workbench:
             "apiVersion": "batch/v1",
             "kind": "Job",
             "metadata": {
-                "name": "one-r1-a1",
+                "name": name,
                 "namespace": self.key.namespace,
                 "ownerReferences": [reference],
             },
@@ -209,8 +210,9 @@ async def test_progress_alone_is_written_every_few_seconds_only(bench: Workbench
 
 @pytest.mark.parametrize("change", ["suspended", "finished", "deleted", "recreated"])
 async def test_an_attempt_is_not_started_on_what_is_no_longer_true(
-    bench: Workbench, change: str
+    bench: Workbench, change: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(loop_module, "YOUNG_S", 0.0)
     seen: list[CustomResource] = []
 
     def plan(obj: CustomResource, _: Refusal | None) -> Plan:
@@ -249,22 +251,63 @@ async def test_one_fresh_read_serves_a_visit_unless_it_has_grown_old(
         return await get(*args, **kwargs)
 
     monkeypatch.setattr(bench.api, "get", counted)
+    bench.plan = lambda obj, _refusal: Plan(actions=(bench.job(obj, "one-first"), bench.job(obj)))
+
+    async def visit_anew() -> int:
+        reads.clear()
+        await bench.visit()
+        for name in ("one-first", "one-r1-a1"):
+            bench.kube.delete(RAW_JOBS, name, namespace=bench.key.namespace)
+        return reads.count("one")
+
+    assert await visit_anew() == 0, "no view of an object is older than the object"
+    monkeypatch.setattr(loop_module, "YOUNG_S", 0.0)
+    assert await visit_anew() == 1
+    monkeypatch.setattr(loop_module, "FRESH_FOR_S", 0.0)
+    assert await visit_anew() == 2
+
+
+async def test_creates_side_by_side_go_at_a_time_and_before_one_that_demands_a_read(
+    bench: Workbench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_now: set[str] = set()
+    seen: list[set[str]] = []
+    create = bench.api.create
+
+    async def watched(resource: Any, *, body: Any) -> Any:
+        open_now.add(body["metadata"]["name"])
+        seen.append(set(open_now))
+        answer = await create(resource, body=body)
+        open_now.discard(body["metadata"]["name"])
+        return answer
+
+    monkeypatch.setattr(bench.api, "create", watched)
 
     def plan(obj: CustomResource, _: Refusal | None) -> Plan:
-        first, job = bench.job(obj), bench.job(obj)
-        body = {**first.body, "metadata": {**first.body["metadata"], "name": "one-first"}}
-        first = Create(body=body, owner_uid=first.owner_uid, requires_fresh_read=True)
-        return Plan(actions=(first, job))
+        beside = replace(bench.job(obj, "one-second"), requires_fresh_read=False)
+        return Plan(actions=(bench.job(obj, "one-first"), beside, bench.job(obj)))
 
     bench.plan = plan
-    await bench.visit()
-    assert reads == ["one"]
-    for name in ("one-first", "one-r1-a1"):
-        bench.kube.delete(RAW_JOBS, name, namespace=bench.key.namespace)
-    monkeypatch.setattr(loop_module, "FRESH_FOR_S", 0.0)
-    reads.clear()
-    await bench.visit()
-    assert reads[:2] == ["one", "one"]
+    assert await bench.visit() == "success"
+    assert seen == [{"one-first"}, {"one-first", "one-second"}, {"one-r1-a1"}]
+
+
+async def test_of_two_creates_at_a_time_a_refused_one_does_not_undo_the_other(
+    bench: Workbench,
+) -> None:
+    def plan(obj: CustomResource, refusal: Refusal | None) -> Plan:
+        if refusal is not None:
+            return Plan(status={"phase": "Pending"})
+        bad = bench.job(obj, "one-first", parallelism=-1)
+        beside = replace(bench.job(obj, "one-second"), requires_fresh_read=False)
+        return Plan(actions=(bad, beside, bench.job(obj)))
+
+    bench.plan = plan
+    assert await bench.visit() == "error"
+    made = bench.kube.get(RAW_JOBS, "one-second", namespace=bench.key.namespace)
+    assert made is not None
+    assert not bench.created(), "what comes after them is not done"
+    assert bench.server_side["status"] == {"phase": "Pending"}
 
 
 async def test_the_first_status_waits_while_other_new_objects_do(bench: Workbench) -> None:
@@ -364,7 +407,10 @@ async def test_a_defect_in_planning_is_logged_and_tried_again(
     assert await asyncio.wait_for(bench.queue.get(), timeout=10) == bench.key
 
 
-async def test_an_object_that_changes_all_the_time_is_left_for_later(bench: Workbench) -> None:
+async def test_an_object_that_changes_all_the_time_is_left_for_later(
+    bench: Workbench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop_module, "YOUNG_S", 0.0)
     visits = 0
 
     def plan(obj: CustomResource, _: Refusal | None) -> Plan:

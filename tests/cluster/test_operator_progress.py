@@ -87,10 +87,10 @@ def bench(kube: Kube, operator: OperatorProcess, namespace: str) -> Bench:
     )
     kube.wait(
         TRAINING_JOBS,
-        lambda seen: seen["one"].get("status", {}).get("attempt") == 1,
+        lambda seen: seen["one"].get("status", {}).get("nodes") == 2,
         namespace=namespace,
         within_s=WITHIN_S,
-        what="the first attempt in the status",
+        what="both pods in the status: the operator knows them",
     )
     return Bench(kube=kube, operator=operator, run=run)
 

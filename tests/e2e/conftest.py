@@ -106,7 +106,8 @@ def disruptable(site: Site) -> Iterator[Site]:
         context = current["name"]
         if allowed != context:
             pytest.skip(f"breaks things in {context}: allow it with ALLOW_DISRUPTION={context}")
-    nodes = site.worker_nodes()
+    # Of a developer's own cluster only what was open before is opened again.
+    nodes = site.open_nodes() if site.cluster is None else site.worker_nodes()
     yield site
     _make_whole(site, nodes=nodes)
 

@@ -44,6 +44,7 @@ TWO_NODES_BOUND_S = 60
 # So long until a test gives up; how long it took is printed.
 STARTED_WITHIN_S = 180
 NOTICED_WITHIN_S = 90
+BOTH_UP_WITHIN_S = 400
 KILLS = 10
 IDLE_WITHIN_S = 240
 # Programs that live as long as their cluster or pod, unlike what they call now and then.
@@ -139,7 +140,7 @@ def test_up_twice_at_once_makes_one_cluster(tmp_path: Path) -> None:
     settings = ClusterSettings(name="twice", nodes=1, state_root=tmp_path / "state")
     try:
         both = [start_up(settings) for _ in range(2)]
-        assert [process.wait(timeout=180) for process in both] == [0, 0]
+        assert [process.wait(timeout=BOTH_UP_WITHIN_S) for process in both] == [0, 0]
         status = local.status("twice", state_root=settings.state_root)
         assert status.ready
         assert status.ended == ()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from support.disruption import node_ready
 from support.kube import DEPLOYMENTS, LEASES, NODES, PODS, Kube, Object
 
 if TYPE_CHECKING:
@@ -76,6 +77,15 @@ class Site:
     def worker_nodes(self) -> list[str]:
         """Return the names of the nodes."""
         return sorted(one["metadata"]["name"] for one in self.kube.list(NODES))
+
+    def open_nodes(self) -> list[str]:
+        """Return the names of the nodes that are ready and take pods."""
+        nodes = {one["metadata"]["name"]: one for one in self.kube.list(NODES)}
+        return sorted(
+            name
+            for name, node in nodes.items()
+            if node_ready(nodes, name) and not node["spec"].get("unschedulable")
+        )
 
     def change_operator(self, environment: Mapping[str, str | None]) -> None:
         """Set (or, with None, remove) variables of the operator's container; wait for it.

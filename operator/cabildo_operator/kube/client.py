@@ -31,6 +31,8 @@ RequestObserver = Callable[[str, int, float], None]
 REQUEST_TIMEOUT_S: Final = 30.0
 CONNECT_TIMEOUT_S: Final = 10.0
 MAX_CONNECTIONS: Final = 64
+UNREAD_BYTES: Final = 1
+"""What a watch may read ahead: events that nobody has asked for yet stay in the socket."""
 
 HTTP_OK: Final = 200
 HTTP_ERROR: Final = 400
@@ -82,6 +84,7 @@ class ApiClient:
             base_url=config.cluster.server.rstrip("/") + "/",
             connector=aiohttp.TCPConnector(ssl=tls, limit=MAX_CONNECTIONS, keepalive_timeout=60.0),
             timeout=aiohttp.ClientTimeout(total=REQUEST_TIMEOUT_S, sock_connect=CONNECT_TIMEOUT_S),
+            cookie_jar=aiohttp.DummyCookieJar(),
         )
         return cls(http, credentials=credentials, observe=observe)
 
@@ -112,6 +115,7 @@ class ApiClient:
                 params={**params, "watch": "true"},
                 headers=await self._credentials.headers(),
                 timeout=timeout,
+                read_bufsize=UNREAD_BYTES,
             ) as response:
                 if response.status != HTTP_OK:
                     if response.status == HTTP_UNAUTHORIZED:

@@ -29,6 +29,10 @@ PAGE_SIZE: Final = 500
 SILENCE_S: Final = 70.0
 WATCH_TIMEOUT_S: Final = 300
 MAX_BACKOFF_S: Final = 30.0
+GATHER_S: Final = 0.1
+"""So long events gather in the socket: one wake-up for all of them instead of one for each."""
+BEHIND_BYTES: Final = 65_536
+"""Whoever finds so much at a time does not wait for more."""
 
 logger = logging.getLogger(__name__)
 
@@ -142,6 +146,8 @@ class Informer(Generic[T]):
             for line in lines:
                 if line:
                     yield line
+            if len(chunk) < BEHIND_BYTES:
+                await asyncio.sleep(GATHER_S)
 
     def _take(self, line: bytes) -> str:
         """Apply one event; returns the version to go on from."""

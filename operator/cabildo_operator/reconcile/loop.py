@@ -9,7 +9,7 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Protocol
@@ -31,8 +31,10 @@ PROGRESS_INTERVAL_S: Final = 5.0
 MAX_STALE_PLANS: Final = 3
 FRESH_FOR_S: Final = 1.0
 """So long a read past the cache also serves the next action of the same visit that demands one."""
+YOUNG_S: Final = 5.0
+"""An object that is younger needs no such read: no view of it is older than itself."""
 FIRST_STATUS_S: Final = 0.5
-"""So long the first status waits when other new objects do: their children go first."""
+"""So long the first status waits beside new objects: their children go first."""
 AFTER_WRITES_S: Final = 1.0
 """Look again so long after writing children; echoes of own writes wake nobody."""
 
@@ -155,7 +157,7 @@ class Loop:
             refused = error
             plan = kind.plan(observed, now=now, refusal=error.refusal)
             await self._tell(registration, stored, plan)
-        if refused is None and self._queue.has_urgent and _is_start(stored, plan):
+        if refused is None and self._queue.favours_urgent and _is_start(stored, plan):
             return now + timedelta(seconds=FIRST_STATUS_S)
         again_at = await self._write_status(registration, stored, plan)
         if refused is not None:
@@ -163,21 +165,32 @@ class Loop:
         return min((at for at in (plan.wake_at, again_at) if at is not None), default=None)
 
     async def _act(self, registration: Registration, stored: CustomResource, plan: Plan) -> None:
-        regarding = _regarding(registration.resource, stored)
         read_at = -math.inf
-        for action in plan.actions:
-            if isinstance(action, Create) and action.requires_fresh_read:
+        for group in _together(plan.actions):
+            if isinstance(group[0], Create) and group[0].requires_fresh_read:
                 asked_at = time.monotonic()
-                if asked_at - read_at > FRESH_FOR_S:
+                if asked_at - read_at > FRESH_FOR_S and not _is_young(stored, now=self._now()):
                     await self._read_fresh(registration, stored)
                     read_at = asked_at
-            if not isinstance(action, EmitEvent):
-                key = Key(registration.kind.name, *key_of(stored))
-                self._queue.add_after(key, delay_s=AFTER_WRITES_S)
-            try:
-                await registration.writer.execute(action, regarding=regarding)
-            except (errors.RefusedError, errors.ChildNameConflictError) as error:
-                raise ActionRefusedError(_refusal(action, error), cause=error) from error
+            outcomes = await asyncio.gather(
+                *(self._execute(registration, stored, action) for action in group),
+                return_exceptions=True,
+            )
+            for outcome in outcomes:
+                if outcome is not None:
+                    raise outcome
+
+    async def _execute(
+        self, registration: Registration, stored: CustomResource, action: Action
+    ) -> None:
+        if not isinstance(action, EmitEvent):
+            key = Key(registration.kind.name, *key_of(stored))
+            self._queue.add_after(key, delay_s=AFTER_WRITES_S)
+        regarding = _regarding(registration.resource, stored)
+        try:
+            await registration.writer.execute(action, regarding=regarding)
+        except (errors.RefusedError, errors.ChildNameConflictError) as error:
+            raise ActionRefusedError(_refusal(action, error), cause=error) from error
 
     async def _tell(self, registration: Registration, stored: CustomResource, plan: Plan) -> None:
         """Emit the Events of a plan that explains a refusal, and do nothing else of it."""
@@ -236,6 +249,27 @@ class Loop:
     def forget(self, uid: str) -> None:
         """The object is gone."""
         self._status_written.pop(uid, None)
+
+
+def _is_young(stored: CustomResource, *, now: datetime) -> bool:
+    created = stored.metadata.creation_timestamp
+    return created is not None and abs((now - created).total_seconds()) < YOUNG_S
+
+
+def _together(actions: tuple[Action, ...]) -> Iterator[list[Action]]:
+    """The actions in order, those side by side that may be carried out at a time.
+
+    These are Creates; one that demands a fresh read waits for all before it.
+    """
+    group: list[Action] = []
+    for action in actions:
+        joins = isinstance(action, Create) and not action.requires_fresh_read
+        if group and not (joins and isinstance(group[-1], Create)):
+            yield group
+            group = []
+        group.append(action)
+    if group:
+        yield group
 
 
 def _is_start(stored: CustomResource, plan: Plan) -> bool:

@@ -7,10 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cabildo_operator.work_queue import MAX_DELAY_S, MAX_OVERTAKEN, Key, WorkQueue
+from cabildo_operator.work_queue import MAX_DELAY_S, PATIENCE_S, QUIET_S, Key, WorkQueue
 from support.fake_clock import FakeClock
 
 A, B, C = (Key("Kind", "ns", name) for name in "abc")
+NEW = tuple(Key("Kind", "ns", f"new-{number}") for number in range(3))
 
 
 class Tally:
@@ -69,16 +70,70 @@ async def test_a_key_added_during_its_visit_is_visited_once_more(queue: WorkQueu
     assert len(queue) == 0
 
 
-async def test_urgent_keys_overtake_but_do_not_shut_out_the_others(queue: WorkQueue) -> None:
-    new = [Key("Kind", "ns", f"new-{number}") for number in range(MAX_OVERTAKEN + 1)]
-    queue.add(A)
-    for key in new:
+async def test_beside_urgent_keys_the_others_get_one_visit_at_a_time(queue: WorkQueue) -> None:
+    for key in (A, B):
+        queue.add(key)
+    for key in NEW:
         queue.add(key, urgent=True)
-    assert queue.has_urgent
-    assert len(queue) == MAX_OVERTAKEN + 2
-    taken = [await queue.get() for _ in range(len(queue))]
-    assert taken == [*new[:-1], A, new[-1]]
-    assert not queue.has_urgent
+    assert len(queue) == 2 + len(NEW)
+    assert [await queue.get() for _ in range(1 + len(NEW))] == [NEW[0], A, *NEW[1:]]
+    waits = asyncio.create_task(queue.get())
+    await asyncio.sleep(0)
+    assert not waits.done(), "one other is being visited"
+    queue.done(A)
+    assert await waits == B
+
+
+async def test_the_others_wait_a_moment_longer_than_the_last_urgent_visit(
+    queue: WorkQueue, clock: FakeClock
+) -> None:
+    queue.add(NEW[0], urgent=True)
+    queue.done(await queue.get())
+    clock.advance(QUIET_S * 0.8)
+    queue.add(NEW[1], urgent=True)
+    queue.done(await queue.get())
+    for key in (A, B, C):
+        queue.add(key)
+    workers = [asyncio.create_task(queue.get()) for _ in range(3)]
+    await asyncio.sleep(0)
+    assert [worker.done() for worker in workers] == [True, False, False]
+    clock.advance(QUIET_S * 0.8)
+    await asyncio.sleep(0)
+    assert not workers[1].done()
+    assert queue.favours_urgent
+    clock.advance(QUIET_S * 0.2)
+    assert not queue.favours_urgent
+    assert {await worker for worker in workers} == {A, B, C}
+
+
+async def test_the_longer_the_others_wait_the_more_of_them_are_visited(
+    queue: WorkQueue, clock: FakeClock
+) -> None:
+    for key in (A, B, C):
+        queue.add(key)
+    queue.add(NEW[0], urgent=True)
+    assert [await queue.get(), await queue.get()] == [NEW[0], A]
+    clock.advance(PATIENCE_S)
+    assert await queue.get() == B
+    assert len(queue) == 1
+    waits = asyncio.create_task(queue.get())
+    await asyncio.sleep(0)
+    assert not waits.done()
+    queue.done(NEW[0])
+    clock.advance(QUIET_S)
+    assert await waits == C
+
+
+async def test_a_single_worker_takes_urgent_keys_and_others_in_turn(queue: WorkQueue) -> None:
+    for key in (A, B):
+        queue.add(key)
+    for key in NEW:
+        queue.add(key, urgent=True)
+    taken = []
+    for _ in range(5):
+        taken.append(await queue.get())
+        queue.done(taken[-1])
+    assert taken == [NEW[0], A, NEW[1], B, NEW[2]]
 
 
 async def test_a_waiting_key_may_become_urgent(queue: WorkQueue, clock: FakeClock) -> None:
