@@ -7,10 +7,16 @@ number of key heads.
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING
 
-from cabildo_kernels.fallback.lanes import Floats, exponential, in_lanes, ordered_sum
+import numpy as np
+
+from cabildo_kernels.fallback.lanes import exponential, in_lanes, ordered_sum
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from cabildo_kernels.fallback.lanes import Floats
 
 KEY_BLOCK = 64
 

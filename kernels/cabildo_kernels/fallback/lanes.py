@@ -19,8 +19,7 @@ _MAGIC = np.float32(12582912.0)
 _LN2_HIGH = np.float32(0.693359375)
 _LN2_LOW = np.float32(-2.12194440e-4)
 _COEFFICIENTS = tuple(
-    np.float32(c)
-    for c in (1.3814467e-3, 8.368781e-3, 4.1668394e-2, 1.6666520e-1, 4.9999993e-1)
+    np.float32(c) for c in (1.3814467e-3, 8.368781e-3, 4.1668394e-2, 1.6666520e-1, 4.9999993e-1)
 )
 
 

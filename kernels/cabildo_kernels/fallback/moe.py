@@ -5,10 +5,16 @@ Here: sums over the experts in their order. Never here: input checks.
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING
 
-from cabildo_kernels.fallback.lanes import Floats, exponential
+import numpy as np
+
+from cabildo_kernels.fallback.lanes import exponential
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from cabildo_kernels.fallback.lanes import Floats
 
 
 def moe_topk(

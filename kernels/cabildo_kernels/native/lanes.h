@@ -30,6 +30,20 @@ IN quad quad_load(const float *p) {
 
 IN void quad_store(float *p, quad v) { memcpy(p, &v, sizeof v); }
 
+/* to[i * stride + j] = j-th row's i-th, four by four. */
+IN void quad_transpose(const float *row0, const float *row1, const float *row2, const float *row3,
+                       float *to, int64_t stride) {
+    quad a = quad_load(row0), b = quad_load(row1), c = quad_load(row2), d = quad_load(row3);
+    quad ab0 = __builtin_shufflevector(a, b, 0, 4, 1, 5);
+    quad ab1 = __builtin_shufflevector(a, b, 2, 6, 3, 7);
+    quad cd0 = __builtin_shufflevector(c, d, 0, 4, 1, 5);
+    quad cd1 = __builtin_shufflevector(c, d, 2, 6, 3, 7);
+    quad_store(to, __builtin_shufflevector(ab0, cd0, 0, 1, 4, 5));
+    quad_store(to + stride, __builtin_shufflevector(ab0, cd0, 2, 3, 6, 7));
+    quad_store(to + 2 * stride, __builtin_shufflevector(ab1, cd1, 0, 1, 4, 5));
+    quad_store(to + 3 * stride, __builtin_shufflevector(ab1, cd1, 2, 3, 6, 7));
+}
+
 IN float quad_sum(quad v) { return (v[0] + v[2]) + (v[1] + v[3]); }
 
 #if defined(LANES_AVX512)

@@ -1,6 +1,6 @@
-"""Types of SHA-256 of several streams at once."""
+from collections.abc import Sequence
 
-from collections.abc import Buffer, Sequence
+from typing_extensions import Buffer
 
 def supported() -> bool: ...
 

@@ -54,7 +54,7 @@ typedef struct {
 } softmax_kernels;
 
 #define PREFILL_ROWS 24 /* queries at a time */
-#define PREFILL_KEYS 32 /* keys in a panel */
+#define PREFILL_KEYS 32 /* keys, and features, in a panel: two registers of 16 lanes */
 
 /* Whole calls, on `threads` threads, each with the default floating-point control word. `path` is
  * the dispatcher's index of the instruction set. They return the number of a bad row plus one (any

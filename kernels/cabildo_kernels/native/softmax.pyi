@@ -1,4 +1,4 @@
-"""Types of the calls into the softmax family's C code."""
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,20 +21,15 @@ def moe_topk(
     threads: int,
 ) -> bool: ...
 def attention(
-    q: NDArray[np.float32],
-    k: NDArray[np.float32],
-    v: NDArray[np.float32],
-    out: NDArray[np.float32],
+    q: NDArray[Any],
+    k: NDArray[Any],
+    v: NDArray[Any],
     *,
-    scale: float,
+    scale: float | None,
     causal: bool,
     decode: bool,
     path: int,
     threads: int,
-) -> bool: ...
-def small_matmul(
-    a: NDArray[np.float32], b: NDArray[np.float32], out: NDArray[np.float32], *, path: int
-) -> None: ...
-def exponentials(
-    t: NDArray[np.float32], out: NDArray[np.float32], *, path: int
-) -> None: ...
+) -> NDArray[np.float32] | None: ...
+def tiny_matmul(a: NDArray[Any], b: NDArray[Any], *, path: int) -> NDArray[np.float32] | None: ...
+def exponentials(t: NDArray[np.float32], out: NDArray[np.float32], *, path: int) -> None: ...

@@ -205,9 +205,17 @@ PRODUCT(NAME(row_product), 1, TILE_WIDTH)
 /* panel[r][key] = k[key][r] for up to PREFILL_KEYS keys, the rest zero. */
 IN void transpose_keys(const float *k, int64_t stride, int64_t keys, int64_t features,
                        float *panel) {
-    for (int64_t r = 0; r < features; r++) {
-        for (int64_t s = 0; s < PREFILL_KEYS; s++) {
-            panel[r * PREFILL_KEYS + s] = s < keys ? k[s * stride + r] : 0.0f;
+    for (int64_t s = 0; s < PREFILL_KEYS; s += 4) {
+        const float *row = k + s * stride;
+        int64_t r = 0;
+        for (; s + 4 <= keys && r + 4 <= features; r += 4) {
+            quad_transpose(row + r, row + stride + r, row + 2 * stride + r, row + 3 * stride + r,
+                           panel + r * PREFILL_KEYS + s, PREFILL_KEYS);
+        }
+        for (; r < features; r++) {
+            for (int64_t i = 0; i < 4; i++) {
+                panel[r * PREFILL_KEYS + s + i] = s + i < keys ? row[i * stride + r] : 0.0f;
+            }
         }
     }
 }
@@ -248,56 +256,82 @@ IN int prefill_row(float *scores, int64_t keys, int64_t bound, float scale, floa
 
 IN int64_t round_up(int64_t size, int64_t unit) { return (size + unit - 1) / unit * unit; }
 
+/* One head's keys in panels, and its values with whole panels of features. */
+typedef struct {
+    float *panels;
+    const float *values;
+    int64_t values_stride;
+} NAME(head);
+
+IN NAME(head) pack_head(const float *k, const float *v, const attention_shape *shape,
+                        float *panels, float *values) {
+    int64_t features = shape->features, padded = round_up(features, PREFILL_KEYS);
+    for (int64_t s = 0; s < shape->keys; s += PREFILL_KEYS) {
+        int64_t size = shape->keys - s < PREFILL_KEYS ? shape->keys - s : PREFILL_KEYS;
+        transpose_keys(k + s * shape->k.row, shape->k.row, size, features, panels + s * features);
+    }
+    if (padded == features) {
+        return (NAME(head)){panels, v, shape->v.row};
+    }
+    for (int64_t s = 0; s < shape->keys; s++) {
+        memcpy(values + s * padded, v + s * shape->v.row, (size_t)features * sizeof *values);
+        memset(values + s * padded + features, 0, (size_t)(padded - features) * sizeof *values);
+    }
+    return (NAME(head)){panels, values, padded};
+}
+
+/* Queries [start, start + rows) of one head; false where a result is not finite. */
+static int NAME(prefill_tile)(const float *q, NAME(head) head, float *out,
+                              const attention_shape *shape, int64_t start, int64_t rows,
+                              float *scores, float *totals) {
+    int64_t keys = shape->keys, features = shape->features;
+    int64_t padded_keys = round_up(keys, PREFILL_KEYS), padded = round_up(features, PREFILL_KEYS);
+    int64_t seen = shape->causal ? start + rows : keys; /* what none of them sees is skipped */
+    float sums[PREFILL_ROWS];
+    for (int64_t s = 0; s < seen; s += PREFILL_KEYS) {
+        wide_product(q + start * shape->q.row, shape->q.row, head.panels + s * features,
+                     PREFILL_KEYS, features, scores + s, padded_keys, rows, PREFILL_KEYS);
+    }
+    for (int64_t i = 0; i < rows; i++) {
+        int64_t own = shape->causal ? start + i + 1 : keys;
+        if (!prefill_row(scores + i * padded_keys, own, seen, shape->scale, &sums[i])) {
+            return 0;
+        }
+    }
+    wide_product(scores, padded_keys, head.values, head.values_stride, seen, totals, padded, rows,
+                 padded);
+    for (int64_t i = 0; i < rows; i++) {
+        if (!divide_row(totals + i * padded, sums[i], features,
+                        out + (start + i) * shape->out.row)) {
+            return 0;
+        }
+    }
+    return 1;
+}
+
 static int64_t NAME(prefill)(const float *q, const float *k, const float *v, float *out,
                              const attention_shape *shape, int64_t first, int64_t last,
                              float *scratch) {
-    int64_t keys = shape->keys, features = shape->features;
-    int64_t padded_keys = round_up(keys, PREFILL_KEYS);
-    int64_t padded = round_up(features, PREFILL_KEYS);
-    float *panels = scratch, *values = panels + padded_keys * features;
+    int64_t padded_keys = round_up(shape->keys, PREFILL_KEYS);
+    int64_t padded = round_up(shape->features, PREFILL_KEYS);
+    float *panels = scratch, *values = panels + padded_keys * shape->features;
     float *scores = values + padded_keys * padded, *totals = scores + PREFILL_ROWS * padded_keys;
     int64_t group = shape->query_heads / shape->key_heads, packed = -1;
+    NAME(head) head = {panels, values, padded};
     for (int64_t pair = first; pair < last; pair++) {
-        int64_t batch = pair / shape->query_heads, head = pair % shape->query_heads;
-        int64_t source = batch * shape->key_heads + head / group;
-        if (source != packed) {
-            const float *k_head = head_of(k, shape->k, batch, head / group);
-            const float *v_head = head_of(v, shape->v, batch, head / group);
-            for (int64_t s = 0; s < keys; s += PREFILL_KEYS) {
-                int64_t size = keys - s < PREFILL_KEYS ? keys - s : PREFILL_KEYS;
-                transpose_keys(k_head + s * shape->k.row, shape->k.row, size, features,
-                               panels + s * features);
-            }
-            memset(values, 0, (size_t)(padded_keys * padded) * sizeof *values);
-            for (int64_t s = 0; s < keys; s++) {
-                memcpy(values + s * padded, v_head + s * shape->v.row,
-                       (size_t)features * sizeof *values);
-            }
-            packed = source;
+        int64_t batch = pair / shape->query_heads, number = pair % shape->query_heads;
+        if (pair / group != packed) { /* heads that share keys follow each other */
+            packed = pair / group;
+            head = pack_head(head_of(k, shape->k, batch, number / group),
+                             head_of(v, shape->v, batch, number / group), shape, panels, values);
         }
-        const float *q_head = head_of(q, shape->q, batch, head);
-        float *out_head = out + batch * shape->out.batch + head * shape->out.head;
+        const float *queries = head_of(q, shape->q, batch, number);
+        float *result = out + batch * shape->out.batch + number * shape->out.head;
         for (int64_t start = 0; start < shape->queries; start += PREFILL_ROWS) {
             int64_t rows = shape->queries - start;
             rows = rows < PREFILL_ROWS ? rows : PREFILL_ROWS;
-            int64_t seen = shape->causal ? start + rows : keys; /* keys this tile looks at */
-            for (int64_t s = 0; s < seen; s += PREFILL_KEYS) {
-                wide_product(q_head + start * shape->q.row, shape->q.row, panels + s * features,
-                             PREFILL_KEYS, features, scores + s, padded_keys, rows, PREFILL_KEYS);
-            }
-            float sums[PREFILL_ROWS];
-            for (int64_t i = 0; i < rows; i++) {
-                int64_t own = shape->causal ? start + i + 1 : keys;
-                if (!prefill_row(scores + i * padded_keys, own, seen, shape->scale, &sums[i])) {
-                    return pair + 1;
-                }
-            }
-            wide_product(scores, padded_keys, values, padded, seen, totals, padded, rows, padded);
-            for (int64_t i = 0; i < rows; i++) {
-                float *result = out_head + (start + i) * shape->out.row;
-                if (!divide_row(totals + i * padded, sums[i], features, result)) {
-                    return pair + 1;
-                }
+            if (!NAME(prefill_tile)(queries, head, result, shape, start, rows, scores, totals)) {
+                return pair + 1;
             }
         }
     }

@@ -6,7 +6,6 @@
 
 #include <stdlib.h>
 
-#include "cpu.h"
 #include "parallel.h"
 
 extern const softmax_kernels softmax_baseline;
@@ -16,15 +15,18 @@ extern const softmax_kernels softmax_avx2, softmax_avx512;
 extern const softmax_kernels softmax_neon;
 #endif
 
+/* As dispatch.PATHS. */
+enum { PATH_BASELINE_INDEX, PATH_AVX2_INDEX, PATH_AVX512_INDEX, PATH_NEON_INDEX };
+
 static const softmax_kernels *table_of(int path) {
     switch (path) {
 #if defined(__x86_64__)
-    case PATH_INDEX_AVX2:
+    case PATH_AVX2_INDEX:
         return &softmax_avx2;
-    case PATH_INDEX_AVX512:
+    case PATH_AVX512_INDEX:
         return &softmax_avx512;
 #elif defined(__aarch64__)
-    case PATH_INDEX_NEON:
+    case PATH_NEON_INDEX:
         return &softmax_neon;
 #endif
     default:

@@ -84,17 +84,8 @@ IN void gather_rows(const float *logits, int64_t rows, int64_t experts, float *c
         }
         int64_t e = 0;
         for (; e + 4 <= experts; e += 4) {
-            quad a = quad_load(x[0] + e), b = quad_load(x[1] + e);
-            quad c = quad_load(x[2] + e), d = quad_load(x[3] + e);
-            quad ab0 = __builtin_shufflevector(a, b, 0, 4, 1, 5);
-            quad ab1 = __builtin_shufflevector(a, b, 2, 6, 3, 7);
-            quad cd0 = __builtin_shufflevector(c, d, 0, 4, 1, 5);
-            quad cd1 = __builtin_shufflevector(c, d, 2, 6, 3, 7);
-            float *y = columns + e * LANES + group;
-            quad_store(y, __builtin_shufflevector(ab0, cd0, 0, 1, 4, 5));
-            quad_store(y + LANES, __builtin_shufflevector(ab0, cd0, 2, 3, 6, 7));
-            quad_store(y + 2 * LANES, __builtin_shufflevector(ab1, cd1, 0, 1, 4, 5));
-            quad_store(y + 3 * LANES, __builtin_shufflevector(ab1, cd1, 2, 3, 6, 7));
+            quad_transpose(x[0] + e, x[1] + e, x[2] + e, x[3] + e, columns + e * LANES + group,
+                           LANES);
         }
         for (; e < experts; e++) {
             for (int64_t i = 0; i < 4; i++) {

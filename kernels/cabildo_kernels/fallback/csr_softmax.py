@@ -5,10 +5,16 @@ Here: rows of the same number of groups of 16 are done together. Never here: inp
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING
 
-from cabildo_kernels.fallback.lanes import LANES, Floats, exponential, ordered_sum
+import numpy as np
+
+from cabildo_kernels.fallback.lanes import LANES, exponential, ordered_sum
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from cabildo_kernels.fallback.lanes import Floats
 
 
 def sparse_softmax(data: Floats, indptr: NDArray[np.int64], out: Floats) -> NDArray[np.int64]:

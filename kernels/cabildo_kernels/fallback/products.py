@@ -5,9 +5,12 @@ Here: sums in the order of the inner axis. Never here: large products; those are
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
-from cabildo_kernels.fallback.lanes import Floats
+if TYPE_CHECKING:
+    from cabildo_kernels.fallback.lanes import Floats
 
 
 def small_matmul(a: Floats, b: Floats) -> Floats:
