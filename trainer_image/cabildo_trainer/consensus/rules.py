@@ -15,6 +15,8 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic.alias_generators import to_camel
 
 from cabildo_trainer.consensus.errors import ImpossibleSetting
+from cabildo_trainer.consensus.gradient_soups import LearnedSoup, SimplexWeights
+from cabildo_trainer.consensus.model_stock import ModelStock
 from cabildo_trainer.consensus.robust.bulyan import Bulyan
 from cabildo_trainer.consensus.robust.centered_clipping import CenteredClipping
 from cabildo_trainer.consensus.robust.choice import Auto
@@ -32,6 +34,11 @@ from cabildo_trainer.consensus.robust.mixing import (
 from cabildo_trainer.consensus.robust.subsets import MinimumDiameter, SmallestEigenvalue
 from cabildo_trainer.consensus.robust.trusted import FlTrust, Monna, Zeno
 from cabildo_trainer.consensus.rule import Rule
+from cabildo_trainer.consensus.sce import Sce
+from cabildo_trainer.consensus.soups import GreedySoup, IncrementalSoup, UniformSoup, WeightedSoup
+from cabildo_trainer.consensus.spherical import MultiSlerp, Slerp
+from cabildo_trainer.consensus.statistics import Fisher, RegMean
+from cabildo_trainer.consensus.task_vectors import Breadcrumbs, Dare, Della, TaskArithmetic, Ties
 
 RULES: Final[tuple[type[Rule], ...]] = (
     WeightedMean,
@@ -54,6 +61,23 @@ RULES: Final[tuple[type[Rule], ...]] = (
     FlTrust,
     Zeno,
     Auto,
+    UniformSoup,
+    WeightedSoup,
+    GreedySoup,
+    IncrementalSoup,
+    LearnedSoup,
+    SimplexWeights,
+    TaskArithmetic,
+    Ties,
+    Dare,
+    Della,
+    Breadcrumbs,
+    Sce,
+    Slerp,
+    MultiSlerp,
+    ModelStock,
+    Fisher,
+    RegMean,
 )
 """A new rule is a line here, and a line of settings in `tests/contract/settings.py`."""
 by_name: Final[Mapping[str, type[Rule]]] = MappingProxyType({rule.name: rule for rule in RULES})

@@ -23,6 +23,7 @@ from cabildo_trainer.consensus.selection import bounds_of
 from cabildo_trainer.consensus.task_vector_recipes import (
     VarianceSelected,
     column_variance,
+    held,
     inside,
 )
 from cabildo_trainer.consensus.task_vectors import check_share, kept_of
@@ -119,7 +120,7 @@ def _energy_shares(session: Session, spec: TensorSpec, chosen: Bound) -> tuple[f
     """Returns each row's share of the squared selected differences; equal where all are zero."""
     total: NDArray[np.float64] | None = None
     for start, stop in spans(spec, unit=1, size=session.chunk_elements):
-        chunk = session.chunk(spec, start=start, stop=stop)
+        chunk = held(session.chunk(spec, start=start, stop=stop))
         base = chunk.base()
         rows = [row - base for row in chunk.rows_float32()]
         if chosen != EVERYTHING:

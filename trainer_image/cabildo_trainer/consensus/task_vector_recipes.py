@@ -61,11 +61,11 @@ class TaskVectors(Recipe):
         base = chunk.context.base
         if base is None:
             raise MissingInput("task vectors are differences to a base, and none was given")
-        rows = chunk.rows()
+        chunk = held(chunk)
         try:
             with chunk.naming():
                 return kernels.combine_task_vectors(
-                    rows,
+                    chunk.rows(),
                     chunk.read(base),
                     self.weights,
                     start=chunk.start,
@@ -183,6 +183,11 @@ class VarianceSelected(TaskVectors):
         if self.chosen == EVERYTHING:
             return None
         return inside(column_variance(chunk), self.chosen, start=chunk.start)
+
+
+def held(chunk: Chunk) -> Chunk:
+    """Returns the chunk with its rows read: asking for them again reads nothing."""
+    return chunk.with_rows(chunk.rows(), dtype=chunk.dtype, keys=chunk.keys)
 
 
 def column_variance(chunk: Chunk) -> NDArray[np.float32]:
