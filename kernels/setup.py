@@ -50,6 +50,7 @@ def by_path(stem: str) -> tuple[str, ...]:
 EXTENSIONS = (
     extension("cpu"),
     extension("columns", *by_path("columns")),
+    extension("gram", *by_path("gram"), "gram_avx512_halves.c"),
     extension("softmax", *by_path("softmax"), "softmax_runs.c"),
     extension("sha256", "sha256_streams.c"),
     extension("measure", "measure_memory.c"),

@@ -131,13 +131,14 @@ def _summed(
             sums = np.empty((count, *total.shape))
             native.run(
                 dispatch.path(),
-                (rows.arrays, rows.codes),
-                None if base is None else (base.arrays[0], base.codes[0]),
-                None if vector is None else (vector.arrays[0], vector.codes[0]),
+                rows.arrays,
+                rows.codes,
                 rows.columns,
                 first,
-                sums,
+                sums.reshape(-1),
                 threads=asked,
+                **_extra("base", base),
+                **_extra("vector", vector),
             )
         elif vector is None:
             sums = fallback.gram(rows, base=base, first=first, count=count)
@@ -147,6 +148,13 @@ def _summed(
             # accumulate, not sum: one after another by definition.
             total = np.add.accumulate(np.concatenate([total[np.newaxis], sums]), axis=0)[-1]
     return total
+
+
+def _extra(name: str, vector: Rows | None) -> dict[str, Any]:
+    """Base or vector as the compiled code takes it."""
+    if vector is None:
+        return {}
+    return {name: vector.arrays[0], f"{name}_type": vector.codes[0]}
 
 
 def _vector(array: NDArray[Any] | None, *, name: str, dtype: str | None, rows: Rows) -> Rows | None:

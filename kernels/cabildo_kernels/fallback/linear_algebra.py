@@ -81,7 +81,7 @@ def jacobi(
                     rotated |= _rotate(matrices, vectors, p=p, q=q)
             if not rotated:
                 return True
-    return k < 2  # noqa: PLR2004 - one entry is its own eigenvalue
+    return bool(k == 1)  # one entry is its own eigenvalue
 
 
 def _rotate(a: NDArray[np.float64], vectors: NDArray[np.float64] | None, *, p: int, q: int) -> bool:
