@@ -99,10 +99,10 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(Monna(), 9, 3, references.monna, rotation=True),
     Setting(NearestNeighbourMixing(), 10, 3, references.nnm_of(references.trimmed_mean)),
     Setting(
-        NearestNeighbourMixing(rule=MultiKrum()),
+        NearestNeighbourMixing(rule=CovarianceFilter()),
         10,
         3,
-        references.nnm_of(references.multi_krum),
+        references.nnm_of(references.caf),
         rotation=True,
     ),
     Setting(

@@ -2,7 +2,8 @@
 
 Order of work: sort by key, refuse duplicates, take away the excluded (n', f'), check the rule's
 limits for (n, f) and (n', f'), check that the models agree, decide, apply the recipe. A participant
-whose tensors turn out to hold NaN or Inf is proven faulty: it is excluded and all starts over.
+whose model has another form than the trusted one, or holds NaN or Inf, is proven faulty: it is
+excluded and all starts over.
 
 Here: that order and the result. Never here: a rule's arithmetic. Next: `cabildo_api.merge_result`,
 which verifiers and the operator read.
@@ -17,7 +18,12 @@ import cabildo_kernels as kernels
 
 from cabildo_api.merge_result import CandidateResult, MergeResult, ParticipantResult
 from cabildo_trainer.consensus.agreement import agree
-from cabildo_trainer.consensus.errors import ImpossibleSetting, MissingInput, NonFiniteInput
+from cabildo_trainer.consensus.errors import (
+    ImpossibleSetting,
+    ManifestMismatch,
+    MissingInput,
+    NonFiniteInput,
+)
 from cabildo_trainer.consensus.passes import Session, apply, is_participants
 
 if TYPE_CHECKING:
@@ -31,6 +37,7 @@ if TYPE_CHECKING:
     from cabildo_trainer.consensus.sources import ModelSource
 
 NON_FINITE: Final = "NonFinite"
+MISMATCH: Final = "ManifestMismatch"
 ABSENT: Final = "Absent"
 
 
@@ -86,6 +93,10 @@ def merge(
     while True:
         field = take_part(inputs, context, faulty=faulty)
         check(field, rule, context)
+        wrong = mismatched(field, context)
+        if wrong:
+            faulty |= wrong
+            continue
         session = Session(sources=field.sources, f=field.f, context=context)
         try:
             decision = rule.decide(session)
@@ -167,7 +178,47 @@ def check(field: Field, rule: Rule, context: Context) -> None:
     missing = sorted(need.value for need in rule.needs if not context.has(need))
     if missing:
         raise MissingInput(f"rule {rule.name} needs {', '.join(missing)}, which was not given")
-    agree(field.sources, base=context.base, integers=context.integers)
+    for model in (context.previous, context.root_update):
+        if model is not None:
+            same_tensors(field.sources[0] if context.base is None else context.base, model)
+
+
+def same_tensors(one: ModelSource, other: ModelSource) -> None:
+    """Refuses a trusted model of other names or shapes; its floating element type may differ."""
+    for name in sorted(one.tensors.keys() | other.tensors.keys(), key=str.encode):
+        first, second = one.tensors.get(name), other.tensors.get(name)
+        if (
+            first is None
+            or second is None
+            or first.shape != second.shape
+            or first.is_floating != second.is_floating
+        ):
+            raise ManifestMismatch(
+                f"tensor {name} differs between {one.key} and {other.key}:"
+                f" {first or 'none'} and {second or 'none'}",
+                remedy=f"give a model of the participants' shapes as {other.key}",
+            )
+
+
+def mismatched(field: Field, context: Context) -> dict[str, str]:
+    """Returns the participants that a trusted model proves to be of the wrong form.
+
+    Without a base or previous model nobody can tell who is wrong: the first difference ends the
+    merge. So does one more mismatch than faults are left.
+    """
+    wrong: dict[str, str] = {}
+    if context.start is not None:
+        for source in field.sources:
+            try:
+                same_tensors(context.start, source)
+                agree([source], base=context.base, integers=context.integers)
+            except ManifestMismatch:
+                if len(wrong) == field.f:
+                    raise
+                wrong[source.key] = MISMATCH
+    if not wrong:
+        agree(field.sources, base=context.base, integers=context.integers)
+    return wrong
 
 
 def charge(error: NonFiniteInput, field: Field) -> dict[str, str]:

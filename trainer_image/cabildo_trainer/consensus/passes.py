@@ -279,7 +279,7 @@ def apply(
 
 
 def carried(session: Session, spec: TensorSpec, *, start: int, stop: int) -> NDArray[Any]:
-    """Returns elements of an integer tensor under the context's policy; `agree` has compared them."""
+    """Returns elements of an integer tensor under the policy; `agree` has compared them."""
     if session.context.integers != "max":
         return session.sources[0].read(spec.name, start, stop).copy()
     rows = [source.read(spec.name, start, stop) for source in session.sources]
