@@ -12,6 +12,7 @@ make a model (`safetensors_files.py`). Next: `passes.py` reads, `merging.py` ask
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -48,6 +49,10 @@ if TYPE_CHECKING:
 
 PIECE_BYTES: Final = 1 << 19
 """Read and hashed at a time: it stays in the core's cache between the two."""
+BUFFERS_KEPT: Final = 3
+"""The tile in use, the one read ahead, and the one that a pass is just done with."""
+_UNUSED: Final = 3
+"""References to a buffer that only the list, the loop and the counting itself look at."""
 ADVISED_BYTES: Final = 8 << 20
 """How far ahead the kernel is told what will be read."""
 
@@ -70,6 +75,26 @@ class Tile:
     def end(self) -> int:
         """One past the last byte."""
         return self.begin + self.content.size
+
+
+class Buffers:
+    """Memory for tiles, used again when no array looks at it any more.
+
+    Fresh memory has to be cleared by the kernel, page by page: for a model that is streamed that
+    costs as much as hashing a quarter of it.
+    """
+
+    def __init__(self) -> None:
+        self._kept: list[NDArray[np.uint8]] = []
+
+    def take(self, size_bytes: int) -> NDArray[np.uint8]:
+        """Returns so many bytes with anything in them."""
+        for buffer in self._kept:
+            if buffer.size >= size_bytes and sys.getrefcount(buffer) == _UNUSED:
+                return buffer[:size_bytes]
+        fresh = np.empty(size_bytes, dtype=np.uint8)
+        self._kept = [*self._kept[-(BUFFERS_KEPT - 1) :], fresh]
+        return fresh[:]
 
 
 class FileModel:
@@ -115,6 +140,7 @@ class FileModel:
         self._now: Tile | None = None
         self._next: tuple[Tile, Future[None]] | None = None
         self._step_elements = 0
+        self._buffers = Buffers()
 
     @classmethod
     def open(
@@ -218,7 +244,7 @@ class FileModel:
         if tile is None or tile.name != name or not tile.begin <= begin <= end <= tile.end:
             # The old tile goes first: a model never has more than two.
             self._now = now = tile = None
-            tile = Tile(name=name, begin=begin, content=np.empty(end - begin, dtype=np.uint8))
+            tile = Tile(name=name, begin=begin, content=self._buffers.take(end - begin))
             job = self._fill(tile)
             if self._read_ahead is None:
                 run(job)
@@ -247,7 +273,7 @@ class FileModel:
             name, begin = self._order[following], 0
         step = self._step_elements * ITEM_SIZES[self.tensors[name].dtype]
         end = min(begin + step, self._ledgers[name].size_bytes)
-        tile = Tile(name=name, begin=begin, content=np.empty(end - begin, dtype=np.uint8))
+        tile = Tile(name=name, begin=begin, content=self._buffers.take(end - begin))
         self._next = (tile, self._read_ahead.submit(self._fill(tile)))
 
     def _fill(self, tile: Tile) -> Job:
