@@ -51,6 +51,7 @@ EXTENSIONS = (
     extension("cpu"),
     extension("columns", *by_path("columns")),
     extension("gram", *by_path("gram"), "gram_avx512_halves.c"),
+    extension("linear_algebra", *by_path("linear_algebra")),
     extension("softmax", *by_path("softmax"), "softmax_runs.c"),
     extension("sha256", "sha256_streams.c"),
     extension("measure", "measure_memory.c"),

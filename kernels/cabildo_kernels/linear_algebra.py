@@ -11,20 +11,23 @@ from __future__ import annotations
 
 from itertools import combinations, islice
 from math import comb
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Final, Literal, overload
 
 import numpy as np
 
+from cabildo_kernels import dispatch
 from cabildo_kernels.errors import InvalidInput, KernelError
 from cabildo_kernels.fallback import linear_algebra as fallback
+from cabildo_kernels.threads import threads_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from numpy.typing import ArrayLike, NDArray
 
-SWEEPS = 64
-SUBSETS_AT_ONCE = 4096
+SWEEPS: Final = 64
+SUBSETS_AT_ONCE: Final = 4096
+"""Subsets whose matrices exist at one time: some megabytes in NumPy."""
 
 
 def squared_distances(gram: ArrayLike) -> NDArray[np.float64]:
@@ -75,8 +78,7 @@ def jacobi_eigen(
     if batch.ndim != 3 or batch.shape[1] != batch.shape[2]:  # noqa: PLR2004 - a batch of them
         raise InvalidInput(f"matrices must be [m, k, k] or [k, k], not {list(batch.shape)}")
     _require_finite(batch, "matrices")
-    values, columns, converged = fallback.eigen(batch, vectors=vectors, sweeps=sweeps)
-    _require_converged(converged, sweeps)
+    values, columns = _eigen(batch, vectors=vectors, sweeps=sweeps)
     if columns is None:
         return values[0] if single else values
     return (values[0], columns[0]) if single else (values, columns)
@@ -110,8 +112,7 @@ def top_eigenvalues_of_subsets(
     for chunk in _chunks_of_subsets(len(matrix), size):
         stop = start + len(chunk)
         subsets[start:stop] = chunk
-        values[start:stop], converged = fallback.top_of_subsets(matrix, chunk, sweeps=SWEEPS)
-        _require_converged(converged, SWEEPS)
+        values[start:stop] = _top_of_subsets(matrix, chunk)
         start = stop
     return subsets, values
 
@@ -151,6 +152,38 @@ def smallest_diameter_subset(distances: ArrayLike, *, size: int) -> tuple[int, .
         else:
             found, high = subset, middle - 1
     return found
+
+
+def _eigen(
+    batch: NDArray[np.float64], *, vectors: bool, sweeps: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
+    native = dispatch.native("linear_algebra")
+    if native is None:
+        values, columns, converged = fallback.eigen(batch, vectors=vectors, sweeps=sweeps)
+    else:
+        values = np.empty(batch.shape[:2])
+        columns = np.empty(batch.shape) if vectors else None
+        threads = threads_for(batch.nbytes, asked=None)
+        converged = native.eigen(
+            dispatch.path(), batch, values, columns, sweeps=sweeps, threads=threads
+        )
+    _require_converged(converged, sweeps)
+    return values, columns
+
+
+def _top_of_subsets(matrix: NDArray[np.float64], subsets: NDArray[np.int16]) -> NDArray[np.float64]:
+    native = dispatch.native("linear_algebra")
+    if native is None:
+        values, converged = fallback.top_of_subsets(matrix, subsets, sweeps=SWEEPS)
+    else:
+        values = np.empty(len(subsets))
+        size_bytes = subsets.size * subsets.shape[1] * matrix.itemsize  # of the matrices
+        threads = threads_for(size_bytes, asked=None)
+        converged = native.top_of_subsets(
+            dispatch.path(), matrix, subsets, values, sweeps=SWEEPS, threads=threads
+        )
+    _require_converged(converged, SWEEPS)
+    return values
 
 
 def _near(matrix: NDArray[np.float64], threshold: float) -> list[int]:

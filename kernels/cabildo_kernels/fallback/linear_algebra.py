@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from cabildo_kernels.fallback.floating_point import default_environment
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -19,8 +21,9 @@ if TYPE_CHECKING:
 def squared_distances(gram: NDArray[np.float64]) -> NDArray[np.float64]:
     """``(g_ii + g_jj) - 2 g_ij``, not below zero, zero on the diagonal."""
     squares = np.diagonal(gram)
-    distances = (squares[:, None] + squares[None, :]) - 2.0 * gram
-    distances = np.where(distances > 0.0, distances, 0.0)
+    with default_environment():
+        distances = (squares[:, None] + squares[None, :]) - 2.0 * gram
+        distances = np.where(distances > 0.0, distances, 0.0)
     np.fill_diagonal(distances, 0.0)
     return distances
 
@@ -35,7 +38,8 @@ def eigen(
     if vectors:
         turned = np.zeros((k, k, count))
         turned[np.arange(k), np.arange(k)] = 1.0
-    converged = jacobi(work, turned, sweeps=sweeps)
+    with default_environment():
+        converged = jacobi(work, turned, sweeps=sweeps)
     values = work[np.arange(k), np.arange(k)].T + 0.0  # [m, k], -0.0 to +0.0
     order = np.argsort(values, axis=1, kind="stable")
     values = np.take_along_axis(values, order, axis=1)
@@ -50,8 +54,9 @@ def top_of_subsets(
 ) -> tuple[NDArray[np.float64], bool]:
     """Largest covariance eigenvalue of each subset of rows ``[m]``, and convergence."""
     size = subsets.shape[1]
-    work = subset_covariances(gram, subsets)
-    converged = jacobi(work, None, sweeps=sweeps)
+    with default_environment():
+        work = subset_covariances(gram, subsets)
+        converged = jacobi(work, None, sweeps=sweeps)
     top = np.zeros(len(subsets))  # a covariance has no negative eigenvalue: rounding only
     for i in range(size):
         top = np.where(work[i, i] > top, work[i, i], top)
@@ -73,14 +78,13 @@ def jacobi(
         Whether every matrix came to a sweep without a rotation.
     """
     k = matrices.shape[0]
-    with np.errstate(all="ignore"):  # lanes that are not rotated may divide by zero
-        for _ in range(sweeps):
-            rotated = False
-            for p in range(k - 1):
-                for q in range(p + 1, k):
-                    rotated |= _rotate(matrices, vectors, p=p, q=q)
-            if not rotated:
-                return True
+    for _ in range(sweeps):
+        rotated = False
+        for p in range(k - 1):
+            for q in range(p + 1, k):
+                rotated |= _rotate(matrices, vectors, p=p, q=q)
+        if not rotated:
+            return True
     return bool(k == 1)  # one entry is its own eigenvalue
 
 
