@@ -110,9 +110,9 @@ def test_caf_agrees_where_power_steps_are_exact_and_the_melted_are_not_the_farth
     rng = np.random.default_rng(seed)
     basis, _ = np.linalg.qr(rng.normal(size=(make.size(), 2)))
     places = np.zeros((N, 2))
-    places[:2, 0] = 4.0, -4.0
+    places[:2, 0], places[:2, 1] = (4.0, -4.0), 0.5
     places[2:6, 1] = 1.0, 1.0, -1.0, -1.0
-    places[6:, 1] = rng.uniform(0.1, 0.4, size=5)
+    places[6:, 1] = -0.3, -0.1, 0.0, 0.1, 0.3
     middle = rng.normal(scale=0.1, size=make.size())
     rows = single_precision(middle + 0.1 * rng.permutation(places) @ basis.T)
     directions = iter(basis.T)
