@@ -97,12 +97,16 @@ lock: ## pin requirements/*.in with hashes (needs the package index)
 	@scripts/lock
 
 .PHONY: bench
-bench: bench-operator ## all benchmarks, and docs/benchmarks.md from their figures
+bench: bench-operator bench-merge ## all benchmarks, and docs/benchmarks.md from their figures
 	@$(PYTHON) tests/bench/page.py
 
 .PHONY: bench-operator
 bench-operator: packages $(VENV_STAMP) ## 500 TrainingJobs at 50 per second against a real control plane
 	@PYTHONPATH=tests $(PYTHON) tests/bench/bench_operator.py
+
+.PHONY: bench-merge
+bench-merge: $(VENV_STAMP) ## merges of 3.6 GB of models in files, beside mergekit as a program of its own
+	@PYTHONPATH=tests $(PYTHON) tests/bench/bench_merge.py
 
 .PHONY: cluster-up
 cluster-up: $(CLI_STAMP) ## bring the local cluster up

@@ -19,7 +19,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 import venv
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -39,6 +38,15 @@ THREADS = 2
 BASE_STD = 0.02
 DELTA_STD = 0.001
 MEBIBYTE = 2**20
+# A small parent: a process's largest memory counts what its parent had when it was started.
+LAUNCHER = """
+import os, sys, time
+begun = time.monotonic()
+child = os.posix_spawnp(sys.argv[1], sys.argv[1:], os.environ, file_actions=[
+    (os.POSIX_SPAWN_DUP2, 2, 1)])
+_, status, usage = os.wait4(child, 0)
+print(status, time.monotonic() - begun, usage.ru_maxrss)
+"""
 OTHER_WEIGHTS = (0.3, 0.7, 1.1, 0.2, 0.9, 0.45, 0.6, 0.85)
 
 
@@ -59,14 +67,17 @@ def run(command: list[str], *, log: Path) -> Cost:
         "PYTHONDONTWRITEBYTECODE": "",
     }
     with log.open("wb") as output:
-        begun = time.monotonic()
-        process = subprocess.Popen(command, stdout=output, stderr=output, env=environment)
-        _, status, usage = os.wait4(process.pid, 0)
-        seconds = time.monotonic() - begun
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode != 0:
+        launched = subprocess.run(
+            [sys.executable, "-S", "-c", LAUNCHER, *command],
+            stdout=subprocess.PIPE,
+            stderr=output,
+            env=environment,
+            check=False,
+        )
+    status, seconds, peak_kib = launched.stdout.split()
+    if int(status) != 0:
         raise SystemExit(f"{' '.join(command)}\n{log.read_text()}")
-    return Cost(seconds=seconds, peak_mib=usage.ru_maxrss / 1024)
+    return Cost(seconds=float(seconds), peak_mib=int(peak_kib) / 1024)
 
 
 def mergekit_program(cache: Path) -> Path:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+
 from cabildo_trainer.consensus.agreement import agree
 from cabildo_trainer.consensus.errors import ImpossibleSetting, ManifestMismatch
 from cabildo_trainer.consensus.manifest import ModelFacts
@@ -75,7 +76,9 @@ def test_a_policy_that_does_not_exist_is_refused() -> None:
 
 @pytest.mark.parametrize("facts", [ModelFacts(tokenizer_digest=OTHER), ModelFacts()])
 def test_another_tokenizer_or_none_is_refused(facts: ModelFacts) -> None:
-    refused = refusal(model("a", facts=ModelFacts(tokenizer_digest=DIGEST)), model("b", facts=facts))
+    refused = refusal(
+        model("a", facts=ModelFacts(tokenizer_digest=DIGEST)), model("b", facts=facts)
+    )
     assert "tokenizer differs between 'a' and 'b'" in str(refused)
 
 

@@ -6,9 +6,10 @@ import json
 import struct
 
 import pytest
-from cabildo_trainer.consensus.canonical_json import BadJsonError, canonical_json, parse_strict
 from hypothesis import given
 from hypothesis import strategies as st
+
+from cabildo_trainer.consensus.canonical_json import BadJsonError, canonical_json, parse_strict
 
 # RFC 8785, appendix B: the bits of a double and its text.
 NUMBERS = {

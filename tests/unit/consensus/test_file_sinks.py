@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
+
 from cabildo_trainer.consensus import file_sinks
 from cabildo_trainer.consensus.errors import ImpossibleSetting
 from cabildo_trainer.consensus.file_sinks import SafetensorsSink, shard_groups
 from cabildo_trainer.consensus.file_sources import FileModel
 from cabildo_trainer.consensus.manifest import ModelFacts, digest_of, model_digest, parse_manifest
 from cabildo_trainer.consensus.sources import MemoryModel, TensorSpec
-from safetensors.numpy import load_file, save_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -79,7 +80,12 @@ def test_a_shard_holds_what_fits_and_larger_element_types_first() -> None:
 
     tensors: Mapping[str, TensorSpec] = {
         item.name: item
-        for item in (spec("a", "U8", 3), spec("b", "F32", 4), spec("c", "U8", 30), spec("d", "U8", 2))
+        for item in (
+            spec("a", "U8", 3),
+            spec("b", "F32", 4),
+            spec("c", "U8", 30),
+            spec("d", "U8", 2),
+        )
     }
     groups = shard_groups(tensors, largest_shard_bytes=20)
     assert [list(group) for group in groups] == [["b", "a"], ["c"], ["d"]]

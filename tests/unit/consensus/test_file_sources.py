@@ -8,6 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors.numpy import save_file
+from safetensors.torch import save_model
+
 from cabildo_trainer.consensus import file_digests
 from cabildo_trainer.consensus.errors import DigestMismatch, ManifestMismatch, MissingInput
 from cabildo_trainer.consensus.file_sources import FileModel
@@ -15,10 +20,6 @@ from cabildo_trainer.consensus.manifest import ModelFacts, digest_of
 from cabildo_trainer.consensus.read_ahead import ReadAhead
 from cabildo_trainer.consensus.safetensors_files import find_model
 from cabildo_trainer.consensus.sources import MemoryModel
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
-from safetensors.numpy import save_file
-from safetensors.torch import save_model
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -283,7 +284,7 @@ def test_an_index_that_lies_is_refused(tmp_path: Path, changes: Any, named: str)
 def test_a_tensor_that_is_not_in_the_index_or_twice_is_refused(tmp_path: Path) -> None:
     folder = two_shards(tmp_path)
     save_file({"b": np.ones(1)}, folder / "model-00001-of-00002.safetensors")
-    with pytest.raises(ManifestMismatch, match="tensor 'b' is in .* and in"):
+    with pytest.raises(ManifestMismatch, match=r"tensor 'b' is in .* and in"):
         find_model(folder)
     save_file({"new": np.ones(1)}, folder / "model-00001-of-00002.safetensors")
     with pytest.raises(ManifestMismatch):
@@ -293,7 +294,7 @@ def test_a_tensor_that_is_not_in_the_index_or_twice_is_refused(tmp_path: Path) -
 def test_a_missing_shard_is_named(tmp_path: Path) -> None:
     folder = two_shards(tmp_path)
     (folder / "model-00002-of-00002.safetensors").unlink()
-    with pytest.raises(MissingInput, match="model-00002-of-00002.safetensors: No such file"):
+    with pytest.raises(MissingInput, match=r"model-00002-of-00002\.safetensors: No such file"):
         find_model(folder)
 
 

@@ -7,6 +7,7 @@ import json
 
 import numpy as np
 import pytest
+
 from cabildo_trainer.consensus.canonical_json import canonical_json
 from cabildo_trainer.consensus.errors import ManifestMismatch
 from cabildo_trainer.consensus.manifest import (
@@ -35,12 +36,13 @@ MANIFEST = Manifest(
 
 
 def test_the_bytes_are_the_ones_in_the_definition() -> None:
+    zeros, ones, twos = "0" * 64, "1" * 64, "2" * 64
     text = (
-        '{"baseDigest":"sha256:%s","configDigest":null,"tensors":['
-        '{"dtype":"F32","name":"a.weight","sha256":"%s","shape":[2,3]},'
-        '{"dtype":"BF16","name":"é.weight","sha256":"%s","shape":[]}],'
-        '"tiedNames":[["head","é.weight"]],"tokenizerDigest":"sha256:%s","version":1}'
-    ) % ("0" * 64, SHA256, "2" * 64, "1" * 64)
+        f'{{"baseDigest":"sha256:{zeros}","configDigest":null,"tensors":['
+        f'{{"dtype":"F32","name":"a.weight","sha256":"{SHA256}","shape":[2,3]}},'
+        f'{{"dtype":"BF16","name":"é.weight","sha256":"{twos}","shape":[]}}],'
+        f'"tiedNames":[["head","é.weight"]],"tokenizerDigest":"sha256:{ones}","version":1}}'
+    )
     assert MANIFEST.to_bytes().decode() == text
     assert MANIFEST.digest == "sha256:" + hashlib.sha256(text.encode()).hexdigest()
 
@@ -50,9 +52,7 @@ def test_the_merkle_root_is_over_the_entries_canonical_json() -> None:
         hashlib.sha256(b"\x00" + canonical_json(entry.to_json())).digest()
         for entry in MANIFEST.tensors
     )
-    assert (
-        MANIFEST.merkle_root == "sha256:" + hashlib.sha256(b"\x01" + left + right).digest().hex()
-    )
+    assert MANIFEST.merkle_root == "sha256:" + hashlib.sha256(b"\x01" + left + right).hexdigest()
 
 
 def test_a_models_digest_comes_from_its_tensors_in_byte_order() -> None:

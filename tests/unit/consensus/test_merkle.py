@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 
 import pytest
-from cabildo_trainer.consensus.merkle import merkle_root
 from hypothesis import given
 from hypothesis import strategies as st
+
+from cabildo_trainer.consensus.merkle import merkle_root
 
 # The test leaves of the Certificate Transparency log, and the root after each of them.
 LEAVES = [

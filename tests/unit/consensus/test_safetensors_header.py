@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from cabildo_trainer.consensus.errors import ManifestMismatch
-from cabildo_trainer.consensus.safetensors_header import Header, header_bytes, read_header
-from cabildo_trainer.consensus.sources import TensorSpec
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
+
+from cabildo_trainer.consensus.errors import ManifestMismatch
+from cabildo_trainer.consensus.safetensors_header import Header, header_bytes, read_header
+from cabildo_trainer.consensus.sources import TensorSpec
 
 if TYPE_CHECKING:
     from pathlib import Path

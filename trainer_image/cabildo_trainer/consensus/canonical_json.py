@@ -70,7 +70,9 @@ def _text(value: Any) -> str:
     match value:
         case None | bool() | str():
             return json.dumps(value, ensure_ascii=False)
-        case int() | float():
+        case int():
+            return _integer(value)
+        case float():
             return _number(value)
         case list() | tuple():
             return "[" + ",".join(_text(item) for item in value) + "]"
@@ -81,12 +83,14 @@ def _text(value: Any) -> str:
     raise BadJsonError(f"a {type(value).__name__} has no JSON")
 
 
+def _integer(value: int) -> str:
+    if abs(value) > LARGEST_INTEGER:
+        raise BadJsonError(f"{value} is not exact as a double")
+    return str(value)
+
+
 def _number(value: float) -> str:
     """Returns a number as ECMAScript's Number::toString writes it."""
-    if isinstance(value, int):
-        if abs(value) > LARGEST_INTEGER:
-            raise BadJsonError(f"{value} is not exact as a double")
-        return str(value)
     if not math.isfinite(value):
         raise BadJsonError(f"{value} is no JSON number")
     if value == 0:

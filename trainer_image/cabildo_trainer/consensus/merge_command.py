@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, Final, TextIO
 
 import cabildo_kernels as kernels
 from cabildo_kernels.threads import threads_for
-
 from cabildo_trainer.consensus.context import Context, Need
 from cabildo_trainer.consensus.errors import ImpossibleSetting, MissingInput
 from cabildo_trainer.consensus.file_sinks import LARGEST_SHARD_BYTES, SafetensorsSink
@@ -200,7 +199,7 @@ def _imported(place: str, *, method: str, option: str) -> Any:
         found: Any = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
         raise MissingInput(f"{option} {place}: {error}", remedy=remedy) from error
-    if not hasattr(found, method) and callable(found):
+    if isinstance(found, type) or (not hasattr(found, method) and callable(found)):
         make: Callable[[], Any] = found
         found = make()
     if not hasattr(found, method):
