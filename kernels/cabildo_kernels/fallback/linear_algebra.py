@@ -40,13 +40,14 @@ def eigen(
         turned[np.arange(k), np.arange(k)] = 1.0
     with default_environment():
         converged = jacobi(work, turned, sweeps=sweeps)
-    values = work[np.arange(k), np.arange(k)].T + 0.0  # [m, k], -0.0 to +0.0
+        values = work[np.arange(k), np.arange(k)].T + 0.0  # [m, k], -0.0 to +0.0
+        turned = None if turned is None else turned + 0.0
     order = np.argsort(values, axis=1, kind="stable")
     values = np.take_along_axis(values, order, axis=1)
     if turned is None:
         return values, None, converged
     columns = np.take_along_axis(turned.transpose(2, 0, 1), order[:, None, :], axis=2)
-    return values, columns + 0.0, converged
+    return values, columns, converged
 
 
 def top_of_subsets(
@@ -57,10 +58,10 @@ def top_of_subsets(
     with default_environment():
         work = subset_covariances(gram, subsets)
         converged = jacobi(work, None, sweeps=sweeps)
-    top = np.zeros(len(subsets))  # a covariance has no negative eigenvalue: rounding only
-    for i in range(size):
-        top = np.where(work[i, i] > top, work[i, i], top)
-    return top / float(size), converged
+        top = np.zeros(len(subsets))  # a covariance has no negative eigenvalue: rounding only
+        for i in range(size):
+            top = np.where(work[i, i] > top, work[i, i], top)
+        return top / float(size), converged
 
 
 def jacobi(
