@@ -28,7 +28,7 @@ import numpy as np
 from report import Row, table, write
 from safetensors import safe_open
 
-from cabildo_trainer.consensus.safetensors_header import header_bytes
+from cabildo_trainer.consensus.files.safetensors_header import header_bytes
 from cabildo_trainer.consensus.sources import TensorSpec, to_float32
 
 REFERENCE = "mergekit 0.1.5"

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cabildo_trainer.consensus.safetensors_header import header_bytes
+from cabildo_trainer.consensus.files.safetensors_header import header_bytes
 from cabildo_trainer.consensus.sources import TensorSpec
 
 if TYPE_CHECKING:
@@ -29,7 +29,8 @@ _FINITE = np.uint32(0xBFFF_FFFF)
 # its own largest memory (what `wait4` returns counts the parent's before the exec as well).
 _CHILD = """
 import json, sys, time
-from cabildo_trainer.consensus import command_line, file_sources, merge_command
+from cabildo_trainer.consensus.commands import command_line, merge_command
+from cabildo_trainer.consensus.files import file_sources
 total = [0]
 class Counting(file_sources.FileModel):
     def __init__(self, *args, on_bytes=None, **options):

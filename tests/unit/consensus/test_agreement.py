@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from cabildo_trainer.consensus.agreement import agree
 from cabildo_trainer.consensus.errors import ImpossibleSetting, ManifestMismatch
-from cabildo_trainer.consensus.manifest import ModelFacts
+from cabildo_trainer.consensus.manifests.agreement import agree
+from cabildo_trainer.consensus.manifests.manifest import ModelFacts
 from cabildo_trainer.consensus.sources import MemoryModel, TensorSpec
 
 if TYPE_CHECKING:

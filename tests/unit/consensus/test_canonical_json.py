@@ -9,7 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cabildo_trainer.consensus.canonical_json import BadJsonError, canonical_json, parse_strict
+from cabildo_trainer.consensus.manifests.canonical_json import (
+    BadJsonError,
+    canonical_json,
+    parse_strict,
+)
 
 # RFC 8785, appendix B: the bits of a double and its text.
 NUMBERS = {

@@ -14,10 +14,10 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from cabildo_api.merge_result import MergeResult
-from cabildo_trainer.consensus.command_line import main
+from cabildo_trainer.consensus.commands.command_line import main
+from cabildo_trainer.consensus.commands.progress_bar import ProgressBar, amount, duration
 from cabildo_trainer.consensus.context import Context
 from cabildo_trainer.consensus.merging import merge
-from cabildo_trainer.consensus.progress_bar import ProgressBar, amount, duration
 from cabildo_trainer.consensus.rules import rule_from_parameters
 from cabildo_trainer.consensus.sinks import MemorySink
 from cabildo_trainer.consensus.sources import MemoryModel
@@ -288,7 +288,7 @@ def test_a_pickle_is_imported_without_running_it(
 def test_the_command_needs_no_torch_and_sigterm_leaves_nothing(folder: Path) -> None:
     program = (
         "import sys, signal, os\n"
-        "from cabildo_trainer.consensus import merge_command, command_line\n"
+        "from cabildo_trainer.consensus.commands import merge_command, command_line\n"
         "assert 'torch' not in sys.modules\n"
         "real = merge_command.merge\n"
         "def stopped(*args, **kwargs):\n"

@@ -11,11 +11,16 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from cabildo_trainer.consensus import file_sinks
 from cabildo_trainer.consensus.errors import ImpossibleSetting
-from cabildo_trainer.consensus.file_sinks import SafetensorsSink, shard_groups
-from cabildo_trainer.consensus.file_sources import FileModel
-from cabildo_trainer.consensus.manifest import ModelFacts, digest_of, model_digest, parse_manifest
+from cabildo_trainer.consensus.files import file_sinks
+from cabildo_trainer.consensus.files.file_sinks import SafetensorsSink, shard_groups
+from cabildo_trainer.consensus.files.file_sources import FileModel
+from cabildo_trainer.consensus.manifests.manifest import (
+    ModelFacts,
+    digest_of,
+    model_digest,
+    parse_manifest,
+)
 from cabildo_trainer.consensus.sources import MemoryModel, TensorSpec
 
 if TYPE_CHECKING:
@@ -154,8 +159,8 @@ def test_a_killed_merge_leaves_no_output_and_the_next_one_clears_up(tmp_path: Pa
     program = (
         "import sys, time, numpy as np\n"
         "from pathlib import Path\n"
-        "from cabildo_trainer.consensus.file_sinks import SafetensorsSink\n"
-        "from cabildo_trainer.consensus.manifest import ModelFacts\n"
+        "from cabildo_trainer.consensus.files.file_sinks import SafetensorsSink\n"
+        "from cabildo_trainer.consensus.manifests.manifest import ModelFacts\n"
         "from cabildo_trainer.consensus.sources import TensorSpec\n"
         "sink = SafetensorsSink(Path(sys.argv[1]), facts=ModelFacts())\n"
         "sink.begin({'a': TensorSpec(name='a', dtype='F32', shape=(8,))})\n"

@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from safetensors.numpy import save_file
 from safetensors.torch import save_model
 
-from cabildo_trainer.consensus import file_digests
 from cabildo_trainer.consensus.errors import DigestMismatch, ManifestMismatch, MissingInput
-from cabildo_trainer.consensus.file_sources import FileModel
-from cabildo_trainer.consensus.manifest import ModelFacts, digest_of
-from cabildo_trainer.consensus.read_ahead import ReadAhead
-from cabildo_trainer.consensus.safetensors_files import find_model
+from cabildo_trainer.consensus.files import file_digests
+from cabildo_trainer.consensus.files.file_sources import FileModel
+from cabildo_trainer.consensus.files.read_ahead import ReadAhead
+from cabildo_trainer.consensus.files.safetensors_files import find_model
+from cabildo_trainer.consensus.manifests.manifest import ModelFacts, digest_of
 from cabildo_trainer.consensus.sources import MemoryModel
 
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ import json
 import numpy as np
 import pytest
 
-from cabildo_trainer.consensus.canonical_json import canonical_json
 from cabildo_trainer.consensus.errors import ManifestMismatch
-from cabildo_trainer.consensus.manifest import (
+from cabildo_trainer.consensus.manifests.canonical_json import canonical_json
+from cabildo_trainer.consensus.manifests.manifest import (
     Manifest,
     ModelFacts,
     TensorEntry,

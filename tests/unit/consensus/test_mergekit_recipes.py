@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
+from cabildo_trainer.consensus.commands.mergekit_recipes import METHODS, Translated, read_recipe
 from cabildo_trainer.consensus.errors import ConsensusError, ImpossibleSetting, MissingInput
-from cabildo_trainer.consensus.mergekit_recipes import METHODS, Translated, read_recipe
 from cabildo_trainer.consensus.rules import by_name, rule_from_parameters
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cabildo_trainer.consensus.merkle import merkle_root
+from cabildo_trainer.consensus.manifests.merkle import merkle_root
 
 # The test leaves of the Certificate Transparency log, and the root after each of them.
 LEAVES = [

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
 from cabildo_trainer.consensus.errors import ManifestMismatch
-from cabildo_trainer.consensus.safetensors_header import Header, header_bytes, read_header
+from cabildo_trainer.consensus.files.safetensors_header import Header, header_bytes, read_header
 from cabildo_trainer.consensus.sources import TensorSpec
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from cabildo_trainer.consensus.command_line import main
+from cabildo_trainer.consensus.commands.command_line import main
 
 if __name__ == "__main__":
     sys.exit(main())

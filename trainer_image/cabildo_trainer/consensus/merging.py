@@ -15,15 +15,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import cabildo_kernels as kernels
-
 from cabildo_api.merge_result import CandidateResult, MergeResult, ParticipantResult
-from cabildo_trainer.consensus.agreement import agree
 from cabildo_trainer.consensus.errors import (
     ImpossibleSetting,
     ManifestMismatch,
     MissingInput,
     NonFiniteInput,
 )
+from cabildo_trainer.consensus.manifests.agreement import agree
 from cabildo_trainer.consensus.passes import Session, apply, is_participants
 
 if TYPE_CHECKING:

@@ -109,7 +109,7 @@ class MemoryModel:
     @cached_property
     def digest(self) -> str:
         """The digest of the model's manifest: that of a file with the same tensors."""
-        from cabildo_trainer.consensus.manifest import model_digest  # noqa: PLC0415 - needs us
+        from cabildo_trainer.consensus.manifests.manifest import model_digest  # noqa: PLC0415 - needs us
 
         return model_digest(self)
 

@@ -19,16 +19,16 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import numpy as np
 
 from cabildo_trainer.consensus.errors import DigestMismatch, ManifestMismatch
-from cabildo_trainer.consensus.file_digests import (
+from cabildo_trainer.consensus.files.file_digests import (
     Check,
     Ledger,
     SpanMismatchError,
     span_bytes_for,
 )
-from cabildo_trainer.consensus.manifest import Manifest, manifest_of
-from cabildo_trainer.consensus.read_ahead import run
-from cabildo_trainer.consensus.safetensors_files import find_model
-from cabildo_trainer.consensus.safetensors_header import ITEM_SIZES
+from cabildo_trainer.consensus.files.read_ahead import run
+from cabildo_trainer.consensus.files.safetensors_files import find_model
+from cabildo_trainer.consensus.files.safetensors_header import ITEM_SIZES
+from cabildo_trainer.consensus.manifests.manifest import Manifest, manifest_of
 from cabildo_trainer.consensus.sources import NUMPY_TYPES
 
 if TYPE_CHECKING:
@@ -40,9 +40,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from cabildo_kernels.digests import Digest
-    from cabildo_trainer.consensus.manifest import ModelFacts
-    from cabildo_trainer.consensus.read_ahead import Job, ReadAhead
-    from cabildo_trainer.consensus.safetensors_files import ModelFiles
+    from cabildo_trainer.consensus.files.read_ahead import Job, ReadAhead
+    from cabildo_trainer.consensus.files.safetensors_files import ModelFiles
+    from cabildo_trainer.consensus.manifests.manifest import ModelFacts
     from cabildo_trainer.consensus.sources import TensorSpec
 
     Steps = Generator[tuple[Digest, memoryview], None, int]

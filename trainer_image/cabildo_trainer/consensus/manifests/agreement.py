@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, NoReturn
 import numpy as np
 
 from cabildo_trainer.consensus.errors import ImpossibleSetting, ManifestMismatch
-from cabildo_trainer.consensus.manifest import byte_order, facts_of
+from cabildo_trainer.consensus.manifests.manifest import byte_order, facts_of
 from cabildo_trainer.consensus.sources import FLOATING, INTEGERS
 
 if TYPE_CHECKING:

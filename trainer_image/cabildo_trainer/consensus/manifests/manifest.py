@@ -21,9 +21,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from cabildo_trainer.consensus.canonical_json import BadJsonError, canonical_json, parse_strict
 from cabildo_trainer.consensus.errors import ManifestMismatch
-from cabildo_trainer.consensus.merkle import merkle_root
+from cabildo_trainer.consensus.manifests.canonical_json import (
+    BadJsonError,
+    canonical_json,
+    parse_strict,
+)
+from cabildo_trainer.consensus.manifests.merkle import merkle_root
 
 if TYPE_CHECKING:
     from cabildo_trainer.consensus.sources import ModelSource, TensorSpec

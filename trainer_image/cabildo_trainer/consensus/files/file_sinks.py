@@ -21,11 +21,16 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import numpy as np
 
 from cabildo_kernels.digests import Digest, sha256
-from cabildo_trainer.consensus.durable_files import StagedFolder, write_synced
 from cabildo_trainer.consensus.errors import ImpossibleSetting
-from cabildo_trainer.consensus.manifest import MANIFEST_FILE, Manifest, ModelFacts, manifest_of
-from cabildo_trainer.consensus.safetensors_files import INDEX_FILE, SINGLE_FILE
-from cabildo_trainer.consensus.safetensors_header import ITEM_SIZES, header_bytes
+from cabildo_trainer.consensus.files.durable_files import StagedFolder, write_synced
+from cabildo_trainer.consensus.files.safetensors_files import INDEX_FILE, SINGLE_FILE
+from cabildo_trainer.consensus.files.safetensors_header import ITEM_SIZES, header_bytes
+from cabildo_trainer.consensus.manifests.manifest import (
+    MANIFEST_FILE,
+    Manifest,
+    ModelFacts,
+    manifest_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

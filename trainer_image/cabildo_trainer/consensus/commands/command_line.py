@@ -14,18 +14,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from cabildo_api.exit_codes import ExitCode
-from cabildo_trainer.consensus.errors import ConsensusError, ImpossibleSetting
-from cabildo_trainer.consensus.model_commands import (
+from cabildo_trainer.consensus.commands.model_commands import (
     import_model,
     print_manifest,
     verify_model,
 )
+from cabildo_trainer.consensus.errors import ConsensusError, ImpossibleSetting
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import FrameType
 
-    from cabildo_trainer.consensus.merge_command import MergeRequest
+    from cabildo_trainer.consensus.commands.merge_command import MergeRequest
 
 PROGRAM: Final = "python -m cabildo_trainer.consensus"
 EPILOG: Final = """\
@@ -136,7 +136,7 @@ def _add_merge(commands: Any) -> None:
 
 def _merge(parsed: argparse.Namespace) -> int:
     # The rules are imported when they are needed: `manifest` and `--help` are quick without them.
-    from cabildo_trainer.consensus.merge_command import run_merge  # noqa: PLC0415
+    from cabildo_trainer.consensus.commands.merge_command import run_merge  # noqa: PLC0415
 
     if parsed.threads is not None and parsed.threads < 1:
         raise ImpossibleSetting(f"--threads is {parsed.threads}", remedy="Give 1 or more.")
@@ -159,7 +159,7 @@ def _merge(parsed: argparse.Namespace) -> int:
 
 
 def _request(parsed: argparse.Namespace) -> MergeRequest:
-    from cabildo_trainer.consensus.merge_command import MergeRequest  # noqa: PLC0415
+    from cabildo_trainer.consensus.commands.merge_command import MergeRequest  # noqa: PLC0415
 
     parameters = {name: _value(text) for name, text in _pairs(parsed.set, option="--set").items()}
     options: dict[str, Any] = {
@@ -193,7 +193,7 @@ def _request(parsed: argparse.Namespace) -> MergeRequest:
 
 
 def _from_mergekit(parsed: argparse.Namespace, *, set_parameters: dict[str, Any]) -> dict[str, Any]:
-    from cabildo_trainer.consensus.mergekit_recipes import read_recipe  # noqa: PLC0415
+    from cabildo_trainer.consensus.commands.mergekit_recipes import read_recipe  # noqa: PLC0415
 
     for option, value in (
         ("--rule", parsed.rule),

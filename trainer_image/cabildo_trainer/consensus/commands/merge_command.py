@@ -16,16 +16,16 @@ from typing import TYPE_CHECKING, Any, Final, TextIO
 
 import cabildo_kernels as kernels
 from cabildo_kernels.threads import threads_for
+from cabildo_trainer.consensus.commands.progress_bar import ProgressBar
 from cabildo_trainer.consensus.context import Context, Need
 from cabildo_trainer.consensus.errors import ImpossibleSetting, MissingInput
-from cabildo_trainer.consensus.file_sinks import LARGEST_SHARD_BYTES, SafetensorsSink
-from cabildo_trainer.consensus.file_sources import FileModel
-from cabildo_trainer.consensus.manifest import ModelFacts
+from cabildo_trainer.consensus.files.file_sinks import LARGEST_SHARD_BYTES, SafetensorsSink
+from cabildo_trainer.consensus.files.file_sources import FileModel
+from cabildo_trainer.consensus.files.read_ahead import ReadAhead
+from cabildo_trainer.consensus.files.safetensors_files import find_model
+from cabildo_trainer.consensus.manifests.manifest import ModelFacts
 from cabildo_trainer.consensus.merging import merge
-from cabildo_trainer.consensus.progress_bar import ProgressBar
-from cabildo_trainer.consensus.read_ahead import ReadAhead
 from cabildo_trainer.consensus.rules import rule_from_parameters
-from cabildo_trainer.consensus.safetensors_files import find_model
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

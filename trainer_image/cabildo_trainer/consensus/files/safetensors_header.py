@@ -16,8 +16,8 @@ import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from cabildo_trainer.consensus.canonical_json import BadJsonError, parse_strict
 from cabildo_trainer.consensus.errors import ManifestMismatch
+from cabildo_trainer.consensus.manifests.canonical_json import BadJsonError, parse_strict
 from cabildo_trainer.consensus.sources import TensorSpec
 
 if TYPE_CHECKING:

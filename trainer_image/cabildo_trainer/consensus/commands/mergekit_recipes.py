@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Any, Final
 import yaml
 
 from cabildo_trainer.consensus.errors import ImpossibleSetting, MissingInput
-from cabildo_trainer.consensus.safetensors_files import SUFFIX
+from cabildo_trainer.consensus.files.safetensors_files import SUFFIX
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -117,7 +117,7 @@ class _Recipe:
         """Leaves the base out of the models: its difference to itself is nothing."""
         if self.base is None:
             raise self.refused(f"{self.method} needs base_model")
-        if self.models.pop(self.base, None) is not None and self.own.pop(self.base, None):
+        if self.models.pop(self.base, None) is not None and self.own.pop(self.base, {}):
             self.notes.append(f"parameters of the base {self.base!r} have no effect")
 
     def refused(self, what: str, *, remedy: str = "") -> ImpossibleSetting:

@@ -18,22 +18,26 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from cabildo_trainer.consensus.canonical_json import BadJsonError, canonical_json, parse_strict
 from cabildo_trainer.consensus.errors import ManifestMismatch, MissingInput
-from cabildo_trainer.consensus.manifest import (
+from cabildo_trainer.consensus.files.safetensors_header import Header, read_header
+from cabildo_trainer.consensus.manifests.canonical_json import (
+    BadJsonError,
+    canonical_json,
+    parse_strict,
+)
+from cabildo_trainer.consensus.manifests.manifest import (
     MANIFEST_FILE,
     ModelFacts,
     byte_order,
     digest_of,
     parse_manifest,
 )
-from cabildo_trainer.consensus.safetensors_header import Header, read_header
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
 
-    from cabildo_trainer.consensus.safetensors_header import Placed
+    from cabildo_trainer.consensus.files.safetensors_header import Placed
 
 SINGLE_FILE: Final = "model.safetensors"
 INDEX_FILE: Final = "model.safetensors.index.json"

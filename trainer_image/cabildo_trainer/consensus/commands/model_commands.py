@@ -11,18 +11,18 @@ import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
-from cabildo_trainer.consensus.durable_files import StagedFolder, sync_folder, write_synced
+from cabildo_trainer.consensus.commands.progress_bar import ProgressBar
 from cabildo_trainer.consensus.errors import DigestMismatch, ManifestMismatch, MissingInput
-from cabildo_trainer.consensus.file_sources import FileModel
-from cabildo_trainer.consensus.manifest import MANIFEST_FILE, Manifest, parse_manifest
-from cabildo_trainer.consensus.progress_bar import ProgressBar
-from cabildo_trainer.consensus.read_ahead import ReadAhead
-from cabildo_trainer.consensus.safetensors_files import (
+from cabildo_trainer.consensus.files.durable_files import StagedFolder, sync_folder, write_synced
+from cabildo_trainer.consensus.files.file_sources import FileModel
+from cabildo_trainer.consensus.files.read_ahead import ReadAhead
+from cabildo_trainer.consensus.files.safetensors_files import (
     COPIED_FILES,
     PICKLE_SUFFIXES,
     SINGLE_FILE,
     find_model,
 )
+from cabildo_trainer.consensus.manifests.manifest import MANIFEST_FILE, Manifest, parse_manifest
 
 if TYPE_CHECKING:
     from pathlib import Path
