@@ -42,7 +42,7 @@ def eigen(
         converged = jacobi(work, turned, sweeps=sweeps)
         values = work[np.arange(k), np.arange(k)].T + 0.0  # [m, k], -0.0 to +0.0
         turned = None if turned is None else turned + 0.0
-    order = np.argsort(values, axis=1, kind="stable")
+        order = np.argsort(values, axis=1, kind="stable")  # flushed denormals would be equal
     values = np.take_along_axis(values, order, axis=1)
     if turned is None:
         return values, None, converged
