@@ -10,7 +10,6 @@ import pytest
 import cabildo_kernels as kernels
 from cabildo_trainer.consensus.context import Context
 from cabildo_trainer.consensus.errors import MissingInput
-from cabildo_trainer.consensus.mixtures import MixedSession, Mixing, lifted_decision
 from cabildo_trainer.consensus.passes import BYTES_IN_FLIGHT, Session, spans
 from cabildo_trainer.consensus.recipes import (
     ColumnMedian,
@@ -21,6 +20,7 @@ from cabildo_trainer.consensus.recipes import (
     recipe_from_json,
     single,
 )
+from cabildo_trainer.consensus.robust.mixtures import MixedSession, Mixing, lifted_decision
 from cabildo_trainer.consensus.robust.selection import selection
 from cabildo_trainer.consensus.sources import MemoryModel, TensorSpec
 

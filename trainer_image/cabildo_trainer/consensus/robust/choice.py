@@ -60,6 +60,13 @@ class Auto(Rule):
     def requirement(self, n: int, f: int) -> None:
         """Asks that a candidate is possible."""
         Rule.requirement(self, n, f)
+        for rule in self.candidates:
+            if Need.PRIVACY in rule.needs:
+                raise ImpossibleSetting(
+                    f"auto cannot try {rule.name}: a choice by loss would tell about the models"
+                    " without noise",
+                    remedy=f"use {rule.name} by itself",
+                )
         refusals = [refusal(rule, n=n, f=f) for rule in self.candidates]
         if all(refusals):
             raise ImpossibleSetting(

@@ -9,9 +9,9 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-import cabildo_kernels as kernels
 import numpy as np
 
+import cabildo_kernels as kernels
 from cabildo_trainer.consensus.decision import Decision
 from cabildo_trainer.consensus.ordered import inner, matrix_vector, ordered_sum
 from cabildo_trainer.consensus.recipes import WeightedSum

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, ClassVar
 from cabildo_api.consensus_limits import Check, bucketing_limit
 from cabildo_trainer.consensus.context import Need
 from cabildo_trainer.consensus.errors import MissingInput
-from cabildo_trainer.consensus.mixtures import MixedSession, Mixing, lifted_decision
 from cabildo_trainer.consensus.ordered import median
 from cabildo_trainer.consensus.random import Draws
 from cabildo_trainer.consensus.robust.columns import TrimmedMean
+from cabildo_trainer.consensus.robust.mixtures import MixedSession, Mixing, lifted_decision
 from cabildo_trainer.consensus.rule import Rule, require
 
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-import cabildo_kernels as kernels
 import numpy as np
 
+import cabildo_kernels as kernels
 from cabildo_trainer.consensus.robust.selection import selection
 from cabildo_trainer.consensus.rule import Rule
 

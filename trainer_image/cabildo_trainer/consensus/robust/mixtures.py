@@ -4,7 +4,7 @@ A mixture y = W x + (1 - sum W) start is linear in the models once the start is 
 inner products come from the one Gram matrix and its sums from sums of the models.
 
 Here: the mixing, the session over it, and the way back to participants. Never here: which mixtures
-are made; that is `robust/mixing.py`. Next: the inner rule.
+are made; that is `mixing.py`. Next: the inner rule.
 """
 
 from __future__ import annotations
