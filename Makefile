@@ -97,12 +97,16 @@ lock: ## pin requirements/*.in with hashes (needs the package index)
 	@scripts/lock
 
 .PHONY: bench
-bench: bench-operator bench-merge ## all benchmarks, and docs/benchmarks.md from their figures
+bench: bench-operator bench-kernels bench-merge ## all benchmarks, and docs/benchmarks.md from their figures
 	@$(PYTHON) tests/bench/page.py
 
 .PHONY: bench-operator
 bench-operator: packages $(VENV_STAMP) ## 500 TrainingJobs at 50 per second against a real control plane
 	@PYTHONPATH=tests $(PYTHON) tests/bench/bench_operator.py
+
+.PHONY: bench-kernels
+bench-kernels: $(VENV_STAMP) ## the kernels beside a pure read of memory, NumPy, torch and byzfl
+	@OMP_NUM_THREADS=1 $(PYTHON) tests/bench/bench_kernels.py
 
 .PHONY: bench-merge
 bench-merge: $(VENV_STAMP) ## merges of 3.6 GB of models in files, beside mergekit as a program of its own

@@ -246,7 +246,7 @@ def _library(
     queries, keys, values = _four_axes(q, k, v, causal=causal)
     torch = libraries.torch()
     if torch is None:
-        return _by_matmul(queries, keys, values, causal=causal, scale=scale).reshape(q.shape)
+        return by_matmul(queries, keys, values, causal=causal, scale=scale).reshape(q.shape)
     tensors = (torch.from_numpy(_writable(array)) for array in (queries, keys, values))
     result: NDArray[Any] = torch.nn.functional.scaled_dot_product_attention(
         *tensors, is_causal=causal, scale=scale, enable_gqa=queries.shape[1] != keys.shape[1]
@@ -259,7 +259,7 @@ def _writable(array: NDArray[np.float32]) -> NDArray[np.float32]:
     return array if usable else array.copy()
 
 
-def _by_matmul(
+def by_matmul(
     q: NDArray[np.float32],
     k: NDArray[np.float32],
     v: NDArray[np.float32],
@@ -267,6 +267,7 @@ def _by_matmul(
     causal: bool,
     scale: float | None,
 ) -> NDArray[np.float32]:
+    """Return the attention by np.matmul and np.exp, for arrays that passed the checks."""
     group = q.shape[1] // k.shape[1]
     keys, values = (np.repeat(a, group, axis=1) if group > 1 else a for a in (k, v))
     factor = np.float32(1 / math.sqrt(q.shape[3]) if scale is None else scale)

@@ -70,7 +70,7 @@ def test_masked_experts_are_never_chosen(isa: str) -> None:
     logits = np.array([[-np.inf, 0.0, -np.inf, 0.0]], dtype=np.float32)
     with on_path(isa):
         weights, indices = moe_topk(logits, 2)
-        with pytest.raises(InvalidInput, match="k=3 experts are not masked.*token 0"):
+        with pytest.raises(InvalidInput, match=r"k=3 experts are not masked.*token 0"):
             moe_topk(logits, 3)
     assert weights.tolist() == [[0.5, 0.5]]
     assert indices.tolist() == [[1, 3]]
