@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cabildo_trainer.consensus.context import Context
+from cabildo_trainer.consensus.privacy.ledger import Ledger, Privacy
+from cabildo_trainer.consensus.privacy.noise_key import NoiseKey
 from cabildo_trainer.consensus.sources import MemoryModel
 
 if TYPE_CHECKING:
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 SHAPES = {"b.bias": (7,), "a.weight": (12, 15), "c.deep.weight": (3, 5, 8)}
 GRID = 2.0**-20
 SEED = b"round-seed"
+NOISE_SECRET = bytes(range(32))
 
 
 @dataclass(frozen=True)
@@ -135,6 +138,7 @@ def context(given: Scene, *, f: int, needs: frozenset[Any], **options: Any) -> C
         "gradient": ("gradient", lambda: loss),
         "seed": ("seed", lambda: SEED),
         "statistics": ("statistics", lambda: statistics(given)),
+        "privacy": ("privacy", lambda: Privacy(key=NoiseKey(NOISE_SECRET), ledger=Ledger())),
     }
     for need in needs:
         name, make = given_for[need.value]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from cabildo_trainer.consensus.gradient_soups import LearnedSoup, SimplexWeights
 from cabildo_trainer.consensus.model_stock import ModelStock
+from cabildo_trainer.consensus.privacy.dp_fed_avg import DpFedAvg
 from cabildo_trainer.consensus.robust.bulyan import Bulyan
 from cabildo_trainer.consensus.robust.centered_clipping import CenteredClipping
 from cabildo_trainer.consensus.robust.choice import Auto
@@ -237,5 +238,37 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(ModelStock(), 5, 0, merges.model_stock),
     Setting(Fisher(), 5, 0, merges.fisher),
     Setting(RegMean(), 4, 0, merges.reg_mean(0.9)),
+    Setting(
+        DpFedAvg(
+            clip_norm=0.5,
+            noise_multiplier=2.0,
+            expected_participants=5.0,
+            epsilon=8.0,
+            delta=1e-5,
+            accounting="rdp",
+        ),
+        5,
+        0,
+        None,
+        translation=False,
+        scale=False,
+    ),
+    Setting(
+        DpFedAvg(
+            clip_norm=0.5,
+            noise_multiplier=2.0,
+            expected_participants=5.0,
+            epsilon=8.0,
+            delta=1e-5,
+            adaptive_quantile=0.5,
+            accounting="rdp",
+        ),
+        5,
+        0,
+        None,
+        translation=False,
+        scale=False,
+        label="dpFedAvg, adaptive",
+    ),
 )
 """Every rule of `rules.RULES` at least once."""

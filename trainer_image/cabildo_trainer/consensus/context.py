@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from cabildo_trainer.consensus.privacy.ledger import Privacy
+    from cabildo_trainer.consensus.sinks import WorkingSink
     from cabildo_trainer.consensus.sources import ModelSource
 
 
@@ -32,6 +34,8 @@ class Need(StrEnum):
     """A model of statistics for each participant: Fisher diagonals or Gram matrices of inputs."""
     SEED = "seed"
     """The round's seed, from which every random number is drawn."""
+    PRIVACY = "privacy"
+    """The secret key of the noise, and the ledger of what was spent."""
 
 
 class Evaluator(Protocol):
@@ -64,10 +68,12 @@ class Context:
         gradient: Gradient of that loss.
         statistics: Statistics by participant key.
         seed: The round's seed.
+        privacy: The noise's secret key and the ledger of earlier rounds.
         threads: Threads of the kernels; None takes the cgroup's quota. Never changes a bit.
         chunk_elements: Elements that are read at a time and row; 0 chooses. Never changes a bit.
         integers: What happens to integer tensors that differ: `equal` refuses them, `first` takes
             those of the first participant by key, `max` the largest value.
+        workspace: Where candidates are kept while they are evaluated, by name; None for memory.
         progress: Called with (tensor name, elements done in this tensor, elements of it).
     """
 
@@ -81,9 +87,11 @@ class Context:
     gradient: Gradient | None = None
     statistics: Mapping[str, ModelSource] = field(default_factory=dict)
     seed: bytes | None = None
+    privacy: Privacy | None = None
     threads: int | None = None
     chunk_elements: int = 0
     integers: str = "equal"
+    workspace: Callable[[str], WorkingSink] | None = None
     progress: Callable[[str, int, int], None] | None = None
 
     @property

@@ -33,6 +33,21 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True)
+class PrivacySpent:
+    """What a private rule has spent, this round included.
+
+    Attributes:
+        epsilon: Of all rounds so far.
+        delta: The probability that epsilon does not hold.
+        signal_to_noise: The longest possible sum over the noise's length.
+    """
+
+    epsilon: float
+    delta: float
+    signal_to_noise: float
+
+
+@dataclass(frozen=True, slots=True)
 class Decision:
     """The outcome of a rule for n participants, in the order of their keys.
 
@@ -44,6 +59,7 @@ class Decision:
         weights: The participants' weights, where the output is a weighted sum.
         candidates: What was compared on trusted data.
         gram_digest: Of the Gram matrix, where there was one.
+        privacy: What was spent, for rules with noise.
         diagnostics: Further figures by name, such as iterations or a duality gap.
     """
 
@@ -54,4 +70,5 @@ class Decision:
     weights: tuple[float, ...] | None = None
     candidates: tuple[Candidate, ...] = ()
     gram_digest: str = ""
+    privacy: PrivacySpent | None = None
     diagnostics: Mapping[str, float | str] = field(default_factory=dict)

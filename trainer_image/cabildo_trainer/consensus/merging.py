@@ -258,7 +258,7 @@ def result(
                 reason=field.faulty.get(key, ABSENT),
             )
         )
-    diagnostics = dict(decision.diagnostics)
+    privacy = decision.privacy
     return MergeResult(
         rule=rule.name,
         parameters=rule.parameters(),
@@ -275,9 +275,12 @@ def result(
         recipe=decision.recipe.to_json(),
         gram_digest=decision.gram_digest or None,
         output_digest=output_digest,
+        epsilon=None if privacy is None else privacy.epsilon,
+        delta=None if privacy is None else privacy.delta,
+        signal_to_noise=None if privacy is None else privacy.signal_to_noise,
         grid_version=kernels.GRID_VERSION,
         kernel_path=kernels.info().isa,
-        diagnostics=diagnostics,
+        diagnostics=dict(decision.diagnostics),
     )
 
 

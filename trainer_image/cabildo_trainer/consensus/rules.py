@@ -17,6 +17,7 @@ from pydantic.alias_generators import to_camel
 from cabildo_trainer.consensus.errors import ImpossibleSetting
 from cabildo_trainer.consensus.gradient_soups import LearnedSoup, SimplexWeights
 from cabildo_trainer.consensus.model_stock import ModelStock
+from cabildo_trainer.consensus.privacy.dp_fed_avg import DpFedAvg
 from cabildo_trainer.consensus.robust.bulyan import Bulyan
 from cabildo_trainer.consensus.robust.centered_clipping import CenteredClipping
 from cabildo_trainer.consensus.robust.choice import Auto
@@ -78,6 +79,7 @@ RULES: Final[tuple[type[Rule], ...]] = (
     ModelStock,
     Fisher,
     RegMean,
+    DpFedAvg,
 )
 """A new rule is a line here, and a line of settings in `tests/contract/settings.py`."""
 by_name: Final[Mapping[str, type[Rule]]] = MappingProxyType({rule.name: rule for rule in RULES})
