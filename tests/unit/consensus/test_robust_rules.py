@@ -158,6 +158,7 @@ def test_parameters_that_cannot_be_are_refused(rule: Rule, text: str) -> None:
     [
         ("krumm", {}, "no rule is called 'krumm'"),
         ("krum", {"neighbors": 3}, "krum has no parameter 'neighbors'"),
+        ("krum", {"select": 3}, "krum has no parameter 'select'"),
         ("krum", {"neighbours": "many"}, "krum.neighbours = 'many'"),
         ("nnm", {"rule": 3}, "nnm.rule = 3 is no rule"),
         ("nnm", {"rule": {"name": "krum", "x": 1}}, "krum has no parameter 'x'"),
@@ -186,6 +187,15 @@ def test_the_geometric_median_of_collinear_models_is_the_middle_one() -> None:
     output, result = run(rows, GeometricMedian())
     assert output == pytest.approx([4.0, 5.0, 6.0], abs=1e-5)
     assert float(result.diagnostics["movement"]) <= 1e-10
+
+
+def test_the_geometric_median_is_the_point_that_half_of_the_models_share() -> None:
+    """A far model must not set the scale when the others have no distance to each other."""
+    rows = np.zeros((7, 3))
+    rows[4:] = [[1e9, 0.0, 0.0], [0.0, 1e9, 0.0], [3.0, 0.0, 0.0]]
+    output, result = run(rows, GeometricMedian(), maximum_faulty=3)
+    assert output.tolist() == [0.0, 0.0, 0.0]
+    assert [item.weight for item in result.participants] == [0.25] * 4 + [0.0] * 3
 
 
 def test_the_geometric_median_says_when_it_was_stopped() -> None:
@@ -309,3 +319,9 @@ def test_kappa_of_a_mixture_follows_its_rule() -> None:
     assert NearestNeighbourMixing().kappa(10, 3) == pytest.approx(8 * 3 / 7 * (inner + 1))
     assert NearestNeighbourMixing(rule=CovarianceFilter()).kappa(10, 3) is None
     assert TrimmedMean(trim=4).kappa(10, 3) is None
+
+
+def test_krums_constant_is_the_published_one_for_its_neighbours() -> None:
+    assert Krum(neighbours=6).kappa(10, 3) == pytest.approx(6 * (1 + 3 / 4))
+    assert Krum(neighbours=2).kappa(10, 3) is None
+    assert Krum(neighbours=7).kappa(10, 3) is None

@@ -22,6 +22,7 @@ from cabildo_trainer.consensus.recipes import (
 )
 from cabildo_trainer.consensus.robust.mixtures import MixedSession, Mixing, lifted_decision
 from cabildo_trainer.consensus.robust.selection import selection
+from cabildo_trainer.consensus.sinks import MemorySink
 from cabildo_trainer.consensus.sources import MemoryModel, TensorSpec
 
 
@@ -136,6 +137,19 @@ def test_the_rows_of_a_chunk_fit_into_their_memory(n: int) -> None:
 def test_a_loss_needs_an_evaluator() -> None:
     with pytest.raises(MissingInput, match="evaluator"):
         session(np.eye(2)).loss(single(0, n=2))
+
+
+def test_candidates_are_kept_where_the_context_says() -> None:
+    kept: list[MemorySink] = []
+
+    def workspace(name: str) -> MemorySink:
+        kept.append(MemorySink(key=name))
+        return kept[-1]
+
+    sources = tuple(model(f"p{row}", values) for row, values in enumerate(np.eye(2)))
+    given = Session(sources=sources, f=0, context=Context(workspace=workspace))
+    made = given.materialise(single(1, n=2), key="krum")
+    assert (made.key, kept[0].tensors["w"].tolist()) == ("krum", [0.0, 1.0])
 
 
 MIXING = Mixing.of([[0.5, 0.5, 0.0], [0.0, 0.25, 0.5]], owners=(0, 0, 1), starts=(0.0, 0.25))

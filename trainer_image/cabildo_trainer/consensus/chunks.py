@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-import cabildo_kernels as kernels
 import numpy as np
 
+import cabildo_kernels as kernels
 from cabildo_trainer.consensus.errors import MissingInput, NonFiniteInput
 from cabildo_trainer.consensus.sources import to_float32
 

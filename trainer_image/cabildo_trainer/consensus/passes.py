@@ -14,9 +14,9 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-import cabildo_kernels as kernels
 import numpy as np
 
+import cabildo_kernels as kernels
 from cabildo_trainer.consensus.chunks import Chunk, trusted
 from cabildo_trainer.consensus.errors import MissingInput, NonFiniteInput
 from cabildo_trainer.consensus.sinks import MemorySink
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
     from cabildo_trainer.consensus.context import Context, Evaluator
     from cabildo_trainer.consensus.recipes import Recipe
-    from cabildo_trainer.consensus.sinks import ModelSink
-    from cabildo_trainer.consensus.sources import MemoryModel, ModelSource
+    from cabildo_trainer.consensus.sinks import ModelSink, WorkingSink
+    from cabildo_trainer.consensus.sources import ModelSource
 
 SUPERBLOCKS_A_CHUNK: Final = 8
 """About 0.8 MB of float32 a row: large enough to stream, small enough for 64 rows in memory."""
@@ -210,9 +210,10 @@ class Session:
         """Returns a recipe over this session's rows as one over the participants' models."""
         return recipe
 
-    def materialise(self, recipe: Recipe, *, key: str = "candidate") -> MemoryModel:
-        """Returns the model that a recipe makes, in memory; one pass."""
-        sink = MemorySink(key=key)
+    def materialise(self, recipe: Recipe, *, key: str = "candidate") -> ModelSource:
+        """Returns the model that a recipe makes, in the context's workspace; one pass."""
+        workspace = self.context.workspace
+        sink: WorkingSink = MemorySink(key=key) if workspace is None else workspace(key)
         apply(self, recipe, sink=sink)
         return sink.model()
 

@@ -13,9 +13,9 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import cabildo_kernels as kernels
 import numpy as np
 
+import cabildo_kernels as kernels
 from cabildo_trainer.consensus.errors import ImpossibleSetting
 
 if TYPE_CHECKING:

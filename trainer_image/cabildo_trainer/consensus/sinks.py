@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from cabildo_trainer.consensus.sources import TensorSpec
+    from cabildo_trainer.consensus.sources import ModelSource, TensorSpec
 
 
 class ModelSink(Protocol):
@@ -31,6 +31,13 @@ class ModelSink(Protocol):
 
     def finish(self) -> str:
         """Commits the model and returns its digest."""
+
+
+class WorkingSink(ModelSink, Protocol):
+    """A sink whose model can be read once it is written: a place for candidates."""
+
+    def model(self) -> ModelSource:
+        """Returns what was written."""
 
 
 class MemorySink:

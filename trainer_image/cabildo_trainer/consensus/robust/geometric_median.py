@@ -71,13 +71,13 @@ def weiszfeld(
         limit: Most steps.
     """
     n = distances.shape[0]
+    scale = scale_of(distances)
+    if scale == 0.0:
+        return _majority(distances)
     weights = np.full(n, 1.0 / n)
     radii = radii_of(distances, weights)
-    scale = scale_of(distances) or max(radii)
     movement = 0.0
     for step in range(1, limit + 1):
-        if scale == 0.0:
-            break
         nu = smoothing * scale
         inverse = [1.0 / max(nu, radius) for radius in radii]
         total = ordered_sum(inverse)
@@ -88,7 +88,15 @@ def weiszfeld(
         weights, radii = following, radii_of(distances, following)
         if movement <= tolerance:
             return Weiszfeld(weights, tuple(radii), step, movement)
-    return Weiszfeld(weights, tuple(radii), limit if scale else 0, movement)
+    return Weiszfeld(weights, tuple(radii), limit, movement)
+
+
+def _majority(distances: NDArray[np.float64]) -> Weiszfeld:
+    """Half of the models or more are one and the same: that is the geometric median."""
+    row = min(range(len(distances)), key=lambda row: median(distances[row].tolist()))
+    equal = [1.0 if distance == 0.0 else 0.0 for distance in distances[row].tolist()]
+    weights = np.asarray([value / ordered_sum(equal) for value in equal])
+    return Weiszfeld(weights, tuple(square_roots(distances[row].tolist())), 0, 0.0)
 
 
 @dataclass(frozen=True, slots=True)

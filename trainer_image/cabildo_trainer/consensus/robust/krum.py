@@ -6,12 +6,12 @@ Here: the scores and the two rules. Never here: distances; they come from the on
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from cabildo_api.consensus_limits import Check
 from cabildo_trainer.consensus.ordered import ordered_sum
-from cabildo_trainer.consensus.robust.columns import odds
 from cabildo_trainer.consensus.robust.selection import selection
 from cabildo_trainer.consensus.rule import Rule, require
 
@@ -43,21 +43,15 @@ def krum_scores(
 
 
 @dataclass(frozen=True, slots=True)
-class MultiKrum(Rule):
-    """The mean of the m models with the lowest Krum scores.
-
-    Blanchard et al., "Machine learning with adversaries", NeurIPS 2017. n >= 2f + 3. Scores sum the
-    n - f - 2 nearest squared distances, as the paper does (byzfl sums n - f - 1 and takes
-    m = n - f). Equal scores go by digest, then key.
+class NeighbourScores(Rule):
+    """What Krum and Multi-Krum share: a score for each model, and the m lowest are averaged.
 
     Attributes:
-        neighbours: How many distances a score sums; None for n - f - 2.
-        select: m; None for n - f.
+        neighbours: How many squared distances a score sums; None for n - f - 2.
     """
 
-    name: ClassVar[str] = "multiKrum"
+    name: ClassVar[str] = "neighbourScores"
     neighbours: int | None = None
-    select: int | None = None
 
     @property
     def passes(self) -> int:
@@ -88,9 +82,9 @@ class MultiKrum(Rule):
         """Returns how many distances a score sums."""
         return n - f - 2 if self.neighbours is None else self.neighbours
 
+    @abstractmethod
     def select_of(self, n: int, f: int) -> int:
         """Returns m."""
-        return n - f if self.select is None else self.select
 
     def decide(self, session: Session) -> Decision:
         """Scores all rows and takes the m lowest."""
@@ -103,10 +97,12 @@ class MultiKrum(Rule):
 
 
 @dataclass(frozen=True, slots=True)
-class Krum(MultiKrum):
-    """The one model with the lowest Krum score.
+class Krum(NeighbourScores):
+    """The one model with the lowest sum of squared distances to its nearest neighbours.
 
-    Blanchard et al., NeurIPS 2017. n >= 2f + 3.
+    Blanchard et al., "Machine learning with adversaries", NeurIPS 2017. n >= 2f + 3. Scores sum the
+    n - f - 2 nearest others, as the paper does (byzfl sums n - f - 1). Equal scores go by digest,
+    then key.
     """
 
     name: ClassVar[str] = "krum"
@@ -117,9 +113,32 @@ class Krum(MultiKrum):
         return 1
 
     def kappa(self, n: int, f: int) -> float | None:
-        """Returns 6 (1 + q) (arXiv 2302.01772, table 1).
+        """Returns 2 (n - f) / (k - f + 1) (1 + 2k / (n - f - 1)) for k neighbours.
 
-        Its proof sums n - f neighbours, the row itself among them; the paper's n - f - 2 others and
-        byzfl's n - f - 1 others are within it.
+        For k = n - f - 1 that is 6 (1 + q), as published (arXiv 2302.01772, table 1); its proof
+        holds for fewer: the chosen score is at most k / (n - f - 1) of an honest one's sum over all
+        honest others, and at least k - f + 1 of the chosen model's near ones, itself included, are
+        honest.
         """
-        return 6.0 * (1.0 + odds(n, f))
+        k = self.neighbours_of(n, f)
+        if not f <= k <= n - f - 1:
+            return None
+        return 2.0 * (n - f) / (k - f + 1) * (1.0 + 2.0 * k / (n - f - 1))
+
+
+@dataclass(frozen=True, slots=True)
+class MultiKrum(NeighbourScores):
+    """The mean of the m models with the lowest Krum scores.
+
+    Blanchard et al., NeurIPS 2017. n >= 2f + 3. byzfl takes m = n - f, as we do by default.
+
+    Attributes:
+        select: m; None for n - f.
+    """
+
+    name: ClassVar[str] = "multiKrum"
+    select: int | None = None
+
+    def select_of(self, n: int, f: int) -> int:
+        """Returns m."""
+        return n - f if self.select is None else self.select
