@@ -28,7 +28,7 @@ from cabildo_local.pip_access import write_secrets
 from cabildo_local.registry_client import Image, RegistryClient
 from cabildo_local.reporter import SilentReporter
 from cabildo_local.settings import default_cache, find_checkout
-from cabildo_local.system_image import system_recipe
+from cabildo_local.system_image import recipes
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -170,7 +170,7 @@ def test_it_is_what_the_dockerfile_alone_makes(shipped: Shipped) -> None:
     """`docker build --target operator .` gives the layers that were stacked."""
     checkout = shipped.checkout
     choices = Choices.from_environment()
-    keys = read_keys("operator", checkout=checkout, choices=choices, system_recipe=system_recipe())
+    keys = read_keys("operator", checkout=checkout, choices=choices, recipes=recipes())
     buildah = Buildah(shipped.cache / "buildah", reporter=SilentReporter())
     with buildah.exclusive(), serve_store(shipped.cache) as address:
         context = buildah.scratch / "context"
