@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 
 MOST_PASSES: Final = 1_000_000
 """Rules that descend read the inputs for every step; how often is told by `iterations`."""
+LOSS_NOISE: Final = 2.0**-22
+"""Relative error that float32 parameters leave in a loss."""
 _SUFFICIENT: Final = 1e-4
 _MOST_HALVINGS: Final = 30
 
@@ -125,6 +127,7 @@ class SimplexWeights(Rule):
             method=Method(self.method),
             iterations=self.iterations,
             tolerance=self.tolerance,
+            noise=LOSS_NOISE,
         )
         return _decision(found)
 

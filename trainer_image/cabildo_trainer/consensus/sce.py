@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 import cabildo_kernels as kernels
+from cabildo_kernels.fallback.floating_point import default_environment
 from cabildo_kernels.task_vectors import EVERYTHING
 from cabildo_trainer.consensus.context import Need
 from cabildo_trainer.consensus.decision import Decision
@@ -121,8 +122,9 @@ def _energy_shares(session: Session, spec: TensorSpec, chosen: Bound) -> tuple[f
     total: NDArray[np.float64] | None = None
     for start, stop in spans(spec, unit=1, size=session.chunk_elements):
         chunk = held(session.chunk(spec, start=start, stop=stop))
-        base = chunk.base()
-        rows = [row - base for row in chunk.rows_float32()]
+        base, given = chunk.base(), chunk.rows_float32()
+        with default_environment():
+            rows = [row - base for row in given]
         if chosen != EVERYTHING:
             mask = inside(column_variance(chunk), chosen, start=start)
             rows = [np.where(mask, row, np.float32(0.0)) for row in rows]

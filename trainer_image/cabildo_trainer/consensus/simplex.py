@@ -133,33 +133,59 @@ def minimise(
     method: Method,
     iterations: int = 200,
     tolerance: float = 1e-9,
+    noise: float = 0.0,
 ) -> Solution:
     """Descends from `start` until the gap is at most tolerance * (1 + |value|).
 
     Every step decreases the objective as much as its quadratic model promises; the curvature of
     that model is found by doubling and halving (Pedregosa et al., AISTATS 2020).
+
+    Args:
+        objective: What is minimised.
+        start: A point of the simplex.
+        method: How.
+        iterations: Steps at most.
+        tolerance: When it is done.
+        noise: Relative error of the values. A decrease below it cannot be seen in them: there a
+            step counts as good while the gradient at its end still points along it, which for a
+            convex objective proves the decrease.
     """
     propose = _PROPOSALS[method]
     weights = _inward(start) if method is Method.MIRROR_DESCENT else start
     value, evaluations, curvature = objective.value(weights), 1, 1.0
+    gradient = objective.gradient(weights)
     for step in range(iterations + 1):
-        gradient = objective.gradient(weights)
         gap = duality_gap(weights, gradient)
         stopped = "gap" if gap <= tolerance * (1.0 + abs(value)) else "iterations"
         if stopped == "gap" or step == iterations:
             break
+        blur = noise * (1.0 + abs(value))
         for _ in range(_MOST_HALVINGS):
             candidate = propose(weights, gradient, curvature)
             promised = _promise(weights, candidate, gradient, curvature)
             new_value = objective.value(candidate)
             evaluations += 1
             if new_value <= value + promised and new_value < value:
+                new_gradient = objective.gradient(candidate)
                 break
+            if candidate != weights and -promised <= blur and new_value <= value + blur:
+                new_gradient = objective.gradient(candidate)
+                if _slope(weights, candidate, new_gradient) <= 0.0:
+                    break
             curvature *= 2.0
         else:
             return Solution(weights, value, gap, step, evaluations, "no decrease")
-        weights, value, curvature = candidate, new_value, curvature * _FORGETTING
+        weights, value, gradient = candidate, new_value, new_gradient
+        curvature *= _FORGETTING
     return Solution(weights, value, gap, step, evaluations, stopped)
+
+
+def _slope(weights: Weights, candidate: Weights, gradient: Weights) -> float:
+    """Returns <gradient, candidate - weights>."""
+    slope = 0.0
+    for old, new, derivative in zip(weights, candidate, gradient, strict=True):
+        slope += derivative * (new - old)
+    return slope
 
 
 def _promise(weights: Weights, candidate: Weights, gradient: Weights, curvature: float) -> float:
@@ -168,11 +194,10 @@ def _promise(weights: Weights, candidate: Weights, gradient: Weights, curvature:
     The 1-norm bounds the 2-norm, and it is the norm in which the entropy of mirror descent is
     strongly convex, so one rule serves the three methods.
     """
-    slope, norm = 0.0, 0.0
-    for old, new, derivative in zip(weights, candidate, gradient, strict=True):
-        slope += derivative * (new - old)
+    norm = 0.0
+    for old, new in zip(weights, candidate, strict=True):
         norm += abs(new - old)
-    return slope + 0.5 * curvature * norm * norm
+    return _slope(weights, candidate, gradient) + 0.5 * curvature * norm * norm
 
 
 def _gradient_step(weights: Weights, gradient: Weights, curvature: float) -> Weights:

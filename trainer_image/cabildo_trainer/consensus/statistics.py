@@ -16,12 +16,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 import numpy as np
 
 from cabildo_kernels.fallback.columns import rounded
+from cabildo_kernels.fallback.floating_point import default_environment
 from cabildo_trainer.consensus.cholesky import (
     NotPositiveDefiniteError,
     add_product,
     cholesky,
     solve,
 )
+from cabildo_trainer.consensus.chunks import non_finite
 from cabildo_trainer.consensus.context import Need
 from cabildo_trainer.consensus.decision import Decision
 from cabildo_trainer.consensus.errors import ImpossibleSetting, ManifestMismatch, MissingInput
@@ -60,17 +62,21 @@ class FisherMean(Recipe):
 
     def apply(self, chunk: Chunk, *, out_dtype: str) -> NDArray[Any]:
         """Weighs every entry."""
+        rows = chunk.rows_float32()
+        with default_environment():
+            return rounded(self._merged(chunk, rows), element_type=out_dtype)
+
+    def _merged(self, chunk: Chunk, rows: list[NDArray[np.float32]]) -> NDArray[np.float64]:
         over = np.zeros(chunk.size, dtype=np.float64)
         under, plain = np.zeros_like(over), np.zeros_like(over)
-        for key, weight, row in zip(chunk.keys, self.weights, chunk.rows_float32(), strict=True):
+        for key, weight, row in zip(chunk.keys, self.weights, rows, strict=True):
             values = row.astype(np.float64) + 0.0
             fisher = weight * (_fisher(chunk, key) + self.floor)
             over += fisher * values
             under += fisher
             plain += weight * values
         plain /= ordered_sum(self.weights)
-        merged = np.divide(over, under, out=plain, where=under > 0.0)
-        return rounded(merged, element_type=out_dtype)
+        return np.divide(over, under, out=plain, where=under > 0.0)
 
     def uses(self, row: int) -> bool:
         """Returns whether the row has a weight."""
@@ -86,7 +92,9 @@ def _fisher(chunk: Chunk, key: str) -> NDArray[np.float64]:
             f" {chunk.spec.shape}",
             remedy="save the diagonals under the tensors' own names, with their shapes",
         )
-    values = chunk.read_float32(source).astype(np.float64)
+    values = to_float32(chunk.read(source), dtype=spec.kernel_dtype).astype(np.float64)
+    if not np.isfinite(values).all():
+        raise non_finite((key,))
     if (values < 0.0).any():
         raise ManifestMismatch(
             f"statistics of {key}: tensor {chunk.name} has entries below zero, which no Fisher"
@@ -155,11 +163,18 @@ class RegressionMean(Recipe):
 
     def apply(self, chunk: Chunk, *, out_dtype: str) -> NDArray[Any]:
         """Solves for the layer."""
+        rows = chunk.rows_float32()
+        with default_environment():
+            merged = np.ascontiguousarray(self._solved(chunk, rows).T).reshape(-1)
+            return rounded(merged, element_type=out_dtype)
+
+    def _solved(self, chunk: Chunk, rows: list[NDArray[np.float32]]) -> NDArray[np.float64]:
+        """Returns W^T."""
         width = chunk.spec.shape[-1]
         total = np.zeros((width, width), dtype=np.float64)
         right = np.zeros((width, chunk.size // width), dtype=np.float64)
         mean = np.zeros_like(right)
-        for key, row in zip(chunk.keys, chunk.rows_float32(), strict=True):
+        for key, row in zip(chunk.keys, rows, strict=True):
             weight = row.reshape(-1, width).T.astype(np.float64)
             gram = self._gram(chunk, key, width)
             total += gram
@@ -169,14 +184,13 @@ class RegressionMean(Recipe):
         total[np.diag_indices(width)] += shift
         right += shift * (mean / len(chunk.keys))
         try:
-            merged = solve(cholesky(total), right)
+            return solve(cholesky(total), right)
         except NotPositiveDefiniteError as error:
             raise ImpossibleSetting(
                 f"regMean: the Gram matrices of tensor {chunk.name} do not determine the layer"
                 f" ({error})",
                 remedy="give more data to the statistics, or set ridge above 0 (such as 1e-6)",
             ) from error
-        return rounded(np.ascontiguousarray(merged.T).reshape(-1), element_type=out_dtype)
 
     def unit(self, spec: TensorSpec) -> int:
         """A layer is solved as a whole."""

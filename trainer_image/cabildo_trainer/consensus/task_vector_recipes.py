@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 import cabildo_kernels as kernels
+from cabildo_kernels.fallback.floating_point import default_environment
 from cabildo_kernels.task_vectors import EVERYTHING
 from cabildo_trainer.consensus.errors import MissingInput
 from cabildo_trainer.consensus.random import Draws
@@ -144,11 +145,12 @@ class RankDropped(TaskVectors):
 
     def factors(self, chunk: Chunk) -> list[NDArray[np.float64]]:
         """Ranks and draws for every row."""
-        base = chunk.base()
-        return [
-            self._factors_of(np.abs(row - base), chunk, key)
-            for key, row in zip(chunk.keys, chunk.rows_float32(), strict=True)
-        ]
+        base, rows = chunk.base(), chunk.rows_float32()
+        with default_environment():
+            return [
+                self._factors_of(np.abs(row - base), chunk, key)
+                for key, row in zip(chunk.keys, rows, strict=True)
+            ]
 
     def _factors_of(
         self, sizes: NDArray[np.float32], chunk: Chunk, key: str
@@ -192,13 +194,17 @@ def held(chunk: Chunk) -> Chunk:
 
 def column_variance(chunk: Chunk) -> NDArray[np.float32]:
     """Returns the variance of the task vectors in each column: fp64 in row order, rounded once."""
-    base = chunk.base()
-    differences = [(row - base).astype(np.float64) for row in chunk.rows_float32()]
-    mean = np.zeros(chunk.size, dtype=np.float64)
+    base, rows = chunk.base(), chunk.rows_float32()
+    with default_environment():
+        return _variance([(row - base).astype(np.float64) for row in rows])
+
+
+def _variance(differences: list[NDArray[np.float64]]) -> NDArray[np.float32]:
+    mean = np.zeros_like(differences[0])
     for difference in differences:
         mean += difference
     mean /= len(differences)
-    total = np.zeros(chunk.size, dtype=np.float64)
+    total = np.zeros_like(differences[0])
     for difference in differences:
         total += (difference - mean) * (difference - mean)
     return (total / len(differences)).astype(np.float32)
