@@ -25,8 +25,8 @@ LEAST_ROUNDS = 5
 SHORTEST_S = 0.002
 """A contender is called so often in a round that it takes about this long."""
 SLOW_S = 1.0
-SLOW_ROUNDS = 2
-"""A contender that takes longer than SLOW_S runs in so many rounds only: noise is small there."""
+SLOW_ROUNDS = 1
+"""A contender that takes longer than SLOW_S runs in so many rounds, after its first call."""
 
 
 @dataclass(slots=True)
@@ -54,7 +54,7 @@ class Contest:
 
     def run(self) -> list[Row]:
         """Time everything and return a row for each reference."""
-        calls = {name: self._calls(call) for name, call in self.contenders.items()}
+        calls = {name: self._calls(name, call) for name, call in self.contenders.items()}
         for number in range(max(self.rounds, LEAST_ROUNDS)):
             self.clock_hz = max(self.clock_hz, measure.clock_hz())
             if self.operations:
@@ -65,7 +65,7 @@ class Contest:
                 self._time(name, call, calls=calls[name])
         return self._rows()
 
-    def _calls(self, call: Callable[[], object]) -> int:
+    def _calls(self, name: str, call: Callable[[], object]) -> int:
         """Return how many calls make a round; the first ones warm caches and imports up."""
         calls, least = 1, math.inf
         for _ in range(LEAST_ROUNDS):
@@ -74,6 +74,7 @@ class Contest:
                 call()
             spent = time.perf_counter() - start
             if spent > SLOW_S:
+                self.best_s[name] = spent
                 break
             least = min(least, spent / calls)
             calls = max(1, math.ceil(SHORTEST_S / max(least, 1e-7)))
