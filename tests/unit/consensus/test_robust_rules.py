@@ -115,6 +115,17 @@ def test_f_models_at_any_distance_do_not_carry_the_result_away(rule: Rule) -> No
     assert np.linalg.norm(output) < 5.0
 
 
+@pytest.mark.parametrize(("rule", "neighbours"), [(Krum(), 5), (Krum(neighbours=6), 6)])
+def test_krum_scores_sum_the_papers_neighbours_unless_told_otherwise(
+    rule: Rule, neighbours: int
+) -> None:
+    rows = np.random.default_rng(8).normal(size=(10, 6)).astype(np.float32).astype(np.float64)
+    _, result = run(rows, rule, maximum_faulty=3)
+    for row, item in enumerate(result.participants):
+        distances = np.sort(np.sum((rows - rows[row]) ** 2, axis=1))
+        assert item.score == pytest.approx(distances[1 : neighbours + 1].sum())
+
+
 def test_krum_ties_go_by_digest() -> None:
     rows = [[0.0], [1.0], [2.0], [3.0], [4.0], [5.0]]
     _, result = run(rows, Krum(neighbours=1))

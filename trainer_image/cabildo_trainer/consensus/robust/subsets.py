@@ -56,9 +56,8 @@ class MinimumDiameter(Rule):
 class SmallestEigenvalue(Rule):
     """SMEA: the mean of the n - f models whose covariance has the smallest top eigenvalue.
 
-    Allouah et al., "Robust distributed learning: tight error bounds and breakdown point under data
-    heterogeneity" and "Fixing by mixing", 2023, arXiv 2302.01772. n >= 2f + 1 and at most 10^6
-    subsets. Eigenvalues are exact (Jacobi on the n - f square), where byzfl takes one power step.
+    Allouah et al., "On the privacy-robustness-utility trilemma in distributed learning", ICML 2023,
+    arXiv 2302.04787. n >= 2f + 1 and at most 10^6 subsets. Eigenvalues are exact (Jacobi on the n - f square), where byzfl takes one power step.
     Among equal ones the first subset in the order of digests is taken.
     """
 
