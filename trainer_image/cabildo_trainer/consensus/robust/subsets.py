@@ -57,8 +57,9 @@ class SmallestEigenvalue(Rule):
     """SMEA: the mean of the n - f models whose covariance has the smallest top eigenvalue.
 
     Allouah et al., "On the privacy-robustness-utility trilemma in distributed learning", ICML 2023,
-    arXiv 2302.04787. n >= 2f + 1 and at most 10^6 subsets. Eigenvalues are exact (Jacobi on the n - f square), where byzfl takes one power step.
-    Among equal ones the first subset in the order of digests is taken.
+    arXiv 2302.04787. n >= 2f + 1 and at most 10^6 subsets. Eigenvalues are exact (Jacobi on the
+    n - f square), where byzfl takes one power step. Among equal ones the first subset in the order
+    of digests is taken.
     """
 
     name: ClassVar[str] = "smea"
