@@ -19,7 +19,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import venv
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,9 +29,9 @@ from safetensors import safe_open
 
 from cabildo_trainer.consensus.files.safetensors_header import header_bytes
 from cabildo_trainer.consensus.sources import TensorSpec, to_float32
+from support.mergekit import VERSION, mergekit_program
 
-REFERENCE = "mergekit 0.1.5"
-REQUIREMENTS = ("mergekit==0.1.5", "torch", "numpy")
+REFERENCE = f"mergekit {VERSION}"
 LAYER = (4096, 4096)
 THREADS = 2
 BASE_STD = 0.02
@@ -78,19 +77,6 @@ def run(command: list[str], *, log: Path) -> Cost:
     if int(status) != 0:
         raise SystemExit(f"{' '.join(command)}\n{log.read_text()}")
     return Cost(seconds=float(seconds), peak_mib=int(peak_kib) / 1024)
-
-
-def mergekit_program(cache: Path) -> Path:
-    """Return mergekit's program, made in an environment of its own if need be."""
-    given = os.environ.get("CABILDO_MERGEKIT")
-    if given:
-        return Path(given)
-    folder = cache / "mergekit-0.1.5"
-    program = folder / "bin" / "mergekit-pytorch"
-    if not program.exists():
-        venv.create(folder, with_pip=True, clear=True)
-        subprocess.run([folder / "bin" / "pip", "install", "-q", *REQUIREMENTS], check=True)
-    return program
 
 
 def make_models(folder: Path, *, models: int, parameters: int) -> int:
@@ -278,10 +264,8 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="where the models are made (default: TMPDIR)")
     parser.add_argument("--out", type=Path, default=Path("build/bench/merge.json"))
     options = parser.parse_args()
-    cache_home = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    cache = Path(os.environ.get("CABILDO_CACHE") or f"{cache_home}/cabildo")
     with tempfile.TemporaryDirectory(prefix="bench-merge-", dir=options.folder) as made:
-        programs = Programs(folder=Path(made), mergekit=mergekit_program(cache))
+        programs = Programs(folder=Path(made), mergekit=mergekit_program())
         needed = 2 * options.parameters * (options.models + 4)
         free = shutil.disk_usage(made).free
         if free < needed:
