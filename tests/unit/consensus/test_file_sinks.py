@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from cabildo_trainer.consensus.errors import ImpossibleSetting
-from cabildo_trainer.consensus.files import file_sinks
+from cabildo_trainer.consensus.files import durable_files, file_sinks
 from cabildo_trainer.consensus.files.file_sinks import SafetensorsSink, shard_groups
 from cabildo_trainer.consensus.files.file_sources import FileModel
 from cabildo_trainer.consensus.manifests.manifest import (
@@ -206,6 +207,17 @@ def test_a_storage_without_room_is_refused_before_anything_is_written(
     with pytest.raises(ImpossibleSetting, match="10 free"):
         written(tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_system_without_locks_and_reservation_will_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+
+    monkeypatch.setattr(durable_files.os, "posix_fallocate", fail)
+    monkeypatch.setattr(durable_files.fcntl, "flock", fail)
+    assert written(tmp_path / "out") == MODEL.digest
 
 
 @pytest.mark.parametrize("start", [1, 8])

@@ -23,6 +23,7 @@ from cabildo_trainer.consensus.files.file_sinks import LARGEST_SHARD_BYTES, Safe
 from cabildo_trainer.consensus.files.file_sources import FileModel
 from cabildo_trainer.consensus.files.read_ahead import ReadAhead
 from cabildo_trainer.consensus.files.safetensors_files import find_model
+from cabildo_trainer.consensus.files.safetensors_header import ITEM_SIZES
 from cabildo_trainer.consensus.manifests.manifest import ModelFacts
 from cabildo_trainer.consensus.merging import merge
 from cabildo_trainer.consensus.rules import rule_from_parameters
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 
 TILES_BYTES: Final = 48 << 20
 """What all models' tiles in memory take together: the one in use and the one read ahead."""
-MOST_SUPERBLOCKS_A_TILE: Final = 32
+MOST_SUPERBLOCKS_A_TILE: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +103,7 @@ def run_merge(request: MergeRequest, *, progress: TextIO | None) -> MergeResult:
         read_ahead = stack.enter_context(ReadAhead(threads=threads))
         opened = _Opened(stack=stack, read_ahead=read_ahead)
         inputs = [opened.model(key, path) for key, path in request.models.items()]
-        context = _context(request, opened, threads=threads, models=len(inputs))
+        context = _context(request, opened, inputs, threads=threads)
         sink = stack.enter_context(_sink(request, inputs, context))
         bar = opened.start_bar(rule, context, inputs, stream=progress)
         result = merge(inputs, rule, context, sink=sink, output_dtype=request.output_dtype)
@@ -141,7 +142,9 @@ class _Opened:
             self.bar.add(count)
 
 
-def _context(request: MergeRequest, opened: _Opened, *, threads: int, models: int) -> Context:
+def _context(
+    request: MergeRequest, opened: _Opened, inputs: list[FileModel], *, threads: int
+) -> Context:
     def role(name: str, path: Path | None) -> FileModel | None:
         return None if path is None else opened.model(name, path)
 
@@ -160,14 +163,18 @@ def _context(request: MergeRequest, opened: _Opened, *, threads: int, models: in
         },
         seed=request.seed,
         threads=threads,
-        chunk_elements=_chunk_elements(models),
+        chunk_elements=_chunk_elements(inputs),
         integers=request.integers,
     )
 
 
-def _chunk_elements(models: int) -> int:
-    """Returns how many elements a tile has: fewer of them the more models there are."""
-    fitting = TILES_BYTES // (2 * 4 * (models + 1) * kernels.SUPERBLOCK)
+def _chunk_elements(inputs: list[FileModel]) -> int:
+    """Returns how many elements a tile has: fewer of them the more or larger rows there are."""
+    item_size = max(
+        (ITEM_SIZES[spec.dtype] for spec in inputs[0].tensors.values() if spec.is_floating),
+        default=1,
+    )
+    fitting = TILES_BYTES // (2 * item_size * (len(inputs) + 1) * kernels.SUPERBLOCK)
     return kernels.SUPERBLOCK * max(1, min(MOST_SUPERBLOCKS_A_TILE, fitting))
 
 

@@ -4,7 +4,7 @@
 |---|---|---|
 | linear | weightedMean; with normalize: false weightedSoup | sums in fp64, rounded once |
 | slerp | slerp, `first` is base_model | |
-| multislerp | multiSlerp, relative when there is a base_model | |
+| multislerp | multiSlerp, relative when there is a base_model | steps on the sphere itself |
 | model_stock | modelStock | |
 | task_arithmetic | taskArithmetic | |
 | ties | ties | exactly the k largest entries, ties by index |

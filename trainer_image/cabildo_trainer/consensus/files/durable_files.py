@@ -8,6 +8,7 @@ Here: that folder's life. Never here: what is in it. Next: `file_sinks.py`.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import shutil
@@ -36,13 +37,11 @@ class StagedFolder:
         self.path = target.with_name(f".{target.name}.partial")
         self.path.mkdir(exist_ok=True)
         self._lock: int | None = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        if not _locked(self._lock):
             os.close(self._lock)
             raise ImpossibleSetting(
                 f"another program is writing {target}", remedy="Wait for it, or end it."
-            ) from error
+            )
         self.clear()
 
     def clear(self) -> None:
@@ -72,6 +71,33 @@ class StagedFolder:
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
+
+
+def _locked(descriptor: int) -> bool:
+    """Locks a folder; returns False where another program has it."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        # Some network file systems have no locks: there, who starts two merges is on their own.
+        if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS):
+            raise
+    return True
+
+
+def reserve(descriptor: int, size_bytes: int) -> None:
+    """Makes a new file as long as it will be, with room on the storage where that can be asked for.
+
+    Raises:
+        OSError: The storage is full.
+    """
+    try:
+        os.posix_fallocate(descriptor, 0, size_bytes)
+    except OSError as error:
+        if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
+            raise
+        os.ftruncate(descriptor, size_bytes)
 
 
 def refuse_existing(target: Path) -> None:

@@ -22,7 +22,7 @@ import numpy as np
 
 from cabildo_kernels.digests import Digest, sha256
 from cabildo_trainer.consensus.errors import ImpossibleSetting
-from cabildo_trainer.consensus.files.durable_files import StagedFolder, write_synced
+from cabildo_trainer.consensus.files.durable_files import StagedFolder, reserve, write_synced
 from cabildo_trainer.consensus.files.safetensors_files import INDEX_FILE, SINGLE_FILE
 from cabildo_trainer.consensus.files.safetensors_header import ITEM_SIZES, header_bytes
 from cabildo_trainer.consensus.manifests.manifest import (
@@ -227,7 +227,7 @@ class SafetensorsSink:
         shard = Shard(path=path, descriptor=descriptor, offsets=offsets)
         self._shards.append(shard)
         # Room for all of it at once: a full disk ends the merge here, not half-way.
-        os.posix_fallocate(descriptor, 0, end)
+        reserve(descriptor, end)
         os.pwrite(descriptor, header, 0)
         for name, spec in group.items():
             size_bytes = spec.size * ITEM_SIZES[spec.dtype]
