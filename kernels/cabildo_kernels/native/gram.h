@@ -16,9 +16,8 @@ enum {
     GRAM_GROUPS = GRAM_BLOCK / GRAM_LANES, /* steps of a block */
     GRAM_SUPERBLOCK = 24576,               /* columns whose lanes are added up once */
     GRAM_STRIP = 4,                        /* rows that lie together in a panel */
-    GRAM_STRIPS = GRAM_MOST_ROWS / GRAM_STRIP,
     GRAM_STRIP_SIZE = GRAM_GROUPS * GRAM_STRIP * GRAM_LANES, /* doubles */
-    GRAM_SUMS = GRAM_STRIPS * (GRAM_STRIPS + 1) / 2 * 16,    /* pairs of whole strips */
+    GRAM_PADDED_SIZE = GRAM_BLOCK * sizeof(float),           /* bytes */
 };
 
 /* In the order of rows.ELEMENT_TYPES. */
@@ -41,11 +40,11 @@ struct gram_task {
 
 /* What a thread needs while it sums a superblock; nothing in it outlives that. */
 struct gram_workspace {
-    double panel[2][GRAM_STRIPS * GRAM_STRIP_SIZE];
-    double sums[GRAM_SUMS * GRAM_LANES];
+    double *panel[2]; /* [strips][GRAM_STRIP_SIZE] */
+    double *sums;     /* of all pairs of whole strips, in lanes */
+    char *padded;     /* [rows + 2][GRAM_BLOCK * sizeof(float)] */
     float base[GRAM_BLOCK];
-    char padded[GRAM_MOST_ROWS + 2][GRAM_BLOCK * sizeof(float)];
-} __attribute__((aligned(64)));
+};
 
 /* Sum one superblock. A path that this build lacks is NULL. */
 typedef void (*gram_path)(const struct gram_task *task, size_t index, struct gram_workspace *);

@@ -22,7 +22,7 @@ enum {
     AHEAD = 4 * GRAM_BLOCK, /* columns from the block converted to the one prefetched */
     ROW_SIZE = GRAM_LANES,
     GROUP_SIZE = GRAM_STRIP * GRAM_LANES,
-    MOST_TILES = GRAM_STRIPS * GRAM_STRIPS,
+    MOST_TILES = (GRAM_MOST_ROWS / GRAM_STRIP) * (GRAM_MOST_ROWS / GRAM_STRIP),
 };
 
 /* A tile's loop: sums of strips a and b go to `sums`; of one or two rows, next to each other in a
@@ -205,7 +205,7 @@ static struct gram_vector short_block(struct gram_vector vector, size_t column, 
     if (vector.data == NULL)
         return vector;
     size_t size = size_of(vector.type);
-    memset(padded, 0, GRAM_BLOCK * sizeof(float));
+    memset(padded, 0, GRAM_PADDED_SIZE);
     memcpy(padded, vector.data + column * size, columns * size);
     return (struct gram_vector){padded, vector.type};
 }
@@ -215,10 +215,11 @@ static struct gram_task short_task(const struct gram_task *task, size_t column, 
                                    struct gram_workspace *space)
 {
     struct gram_task last = {.rows = task->rows, .columns = GRAM_BLOCK};
-    for (int row = 0; row < task->rows; row++)
-        last.row[row] = short_block(task->row[row], column, columns, space->padded[row]);
-    last.base = short_block(task->base, column, columns, space->padded[GRAM_MOST_ROWS]);
-    last.vector = short_block(task->vector, column, columns, space->padded[GRAM_MOST_ROWS + 1]);
+    char *padded = space->padded;
+    for (int row = 0; row < task->rows; row++, padded += GRAM_PADDED_SIZE)
+        last.row[row] = short_block(task->row[row], column, columns, padded);
+    last.base = short_block(task->base, column, columns, padded);
+    last.vector = short_block(task->vector, column, columns, padded + GRAM_PADDED_SIZE);
     return last;
 }
 
