@@ -6,7 +6,8 @@ moves the sum twice as far: halve the noise multiplier in such a comparison.)
 
 Two accountants: RDP (Mironov 2017, 2019) holds also when later noise multipliers are chosen after
 looking at earlier results; PLD (numerical composition, Doroshenko et al. 2022) is tighter and is
-for multipliers that were fixed beforehand.
+for multipliers that were fixed beforehand. Where nobody is sampled, rounds compose to one Gaussian,
+and `pld` takes its exact curve (Balle, Wang 2018), which PLD approaches.
 
 Sampling counts only if the operator really drew each participant by its own coin (Poisson). A round
 that cannot be run then (nobody was drawn, or more than the kernels' 64 rows) differs from what the
@@ -27,7 +28,7 @@ from cabildo_api.consensus_limits import MAXIMUM_PARTICIPANTS
 from cabildo_trainer.consensus.errors import ImpossibleSetting
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 Accounting = Literal["rdp", "pld"]
 
@@ -35,9 +36,12 @@ LARGEST_MULTIPLIER: Final = 2.0**20
 """Beyond it nothing is learned; a search for more ends."""
 SMALLEST_MULTIPLIER: Final = 2.0**-10
 """Below it there is no privacy to speak of, and the accountants' numbers overflow."""
+LARGEST_PLD_EPSILON: Final = 100.0
+"""PLD's arrays grow with epsilon until memory is full; above, RDP's bound counts: it holds too."""
 MOST_ROUNDS: Final = 2**20
 _PRECISION: Final = 1e-5  # relative, of the multiplier that is searched for
 _STEPS_OF_FIXED_POINT: Final = 64
+_LARGEST_EXPONENT: Final = 700.0  # of an fp64 exp
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,37 +87,51 @@ class Budget:
 
 def epsilon_of(spends: Sequence[Spend], *, delta: float, accounting: Accounting) -> float:
     """Returns epsilon of all spends together at a delta; infinite where no bound is known."""
-    failure = math.fsum(spend.failure * spend.rounds for spend in spends)
     if not spends:
         return 0.0
-    accountant = _composed(spends, accounting=accounting)
-    epsilon = float(accountant.get_epsilon(delta))
+    failure = math.fsum(spend.failure * spend.rounds for spend in spends)
+    bound = _bound(spends, delta=delta, accounting=accounting)
+    epsilon = bound(delta)
     if failure == 0.0 or not math.isfinite(epsilon):
         return epsilon
     # A mechanism within total variation t of an (e, d)-private one is (e, d + (1 + exp(e)) t).
     for _ in range(_STEPS_OF_FIXED_POINT):
-        left = delta - (1.0 + math.exp(min(epsilon, 700.0))) * failure
+        left = delta - (1.0 + math.exp(min(epsilon, _LARGEST_EXPONENT))) * failure
         if left <= 0.0:
             return math.inf
-        needed = float(accountant.get_epsilon(left))
+        needed = bound(left)
         if needed <= epsilon:
             return epsilon
         epsilon = needed * (1.0 + 1e-6)
     return math.inf
 
 
-def _composed(spends: Sequence[Spend], *, accounting: Accounting) -> Any:
+def _bound(
+    spends: Sequence[Spend], *, delta: float, accounting: Accounting
+) -> Callable[[float], float]:
+    """Returns epsilon as a function of delta, from the accountant that can do it."""
     # It brings scipy: seconds, which other rules need not wait for.
     import dp_accounting  # noqa: PLC0415
-    from dp_accounting import pld, rdp  # noqa: PLC0415
+    from dp_accounting import gaussian_mechanism, pld, rdp  # noqa: PLC0415
 
-    accountant = rdp.RdpAccountant() if accounting == "rdp" else pld.PLDAccountant()
-    for spend in spends:
-        event = dp_accounting.GaussianDpEvent(spend.noise_multiplier)
-        if spend.sampling_probability < 1.0:
-            event = dp_accounting.PoissonSampledDpEvent(spend.sampling_probability, event)
-        accountant.compose(event, spend.rounds)
-    return accountant
+    if accounting == "pld" and all(spend.sampling_probability == 1.0 for spend in spends):
+        one = combined_multiplier(
+            *(spend.noise_multiplier / math.sqrt(spend.rounds) for spend in spends)
+        )
+        return lambda delta: float(gaussian_mechanism.get_epsilon_gaussian(one, delta))
+
+    def composed(accountant: Any) -> Callable[[float], float]:
+        for spend in spends:
+            event = dp_accounting.GaussianDpEvent(spend.noise_multiplier)
+            if spend.sampling_probability < 1.0:
+                event = dp_accounting.PoissonSampledDpEvent(spend.sampling_probability, event)
+            accountant.compose(event, spend.rounds)
+        return lambda delta: float(accountant.get_epsilon(delta))
+
+    by_rdp = composed(rdp.RdpAccountant())
+    if accounting == "rdp" or by_rdp(delta) > LARGEST_PLD_EPSILON:
+        return by_rdp
+    return composed(pld.PLDAccountant())
 
 
 def added(spends: Sequence[Spend], spend: Spend) -> tuple[Spend, ...]:

@@ -41,10 +41,10 @@ from cabildo_trainer.consensus.privacy.clipped_sum import Grid, commit, norms_of
 from cabildo_trainer.consensus.privacy.discrete_gaussian import NoiseStream
 from cabildo_trainer.consensus.privacy.ledger import DIAGNOSTIC, Ledger, Privacy
 from cabildo_trainer.consensus.privacy.noisy_sum import NoisySum
+from cabildo_trainer.consensus.privacy.publication import ROUND, opening_of
 from cabildo_trainer.consensus.rule import Rule, require
 
 if TYPE_CHECKING:
-    from cabildo_api.merge_result import MergeResult
     from cabildo_trainer.consensus.passes import Session
 
 SMALLEST_NORM: Final = 1e-20
@@ -233,13 +233,13 @@ class DpFedAvg(Rule):
         )
         norms = norms_of(session)
         weights = scales(norms, grid=grid)
-        opening = opening_of(privacy, session)
+        opening = opening_of(privacy.key, start=session.context.start, rounds=privacy.ledger.rounds)
         commitment = commit(session, weights, grid=grid, opening=opening)
         diagnostics: dict[str, float | str] = {
             "clipNorm": grid.clip_norm,
             "gridStep": grid.step,
             "clippedSum": commitment,
-            "round": privacy.ledger.rounds + 1,
+            ROUND: privacy.ledger.rounds + 1,
             "epsilonBefore": costs.before,
             "epsilonBudget": self.epsilon,
         }
@@ -331,26 +331,5 @@ class DpFedAvg(Rule):
         )
 
 
-def opening_of(privacy: Privacy, session: Session) -> bytes:
-    """Returns the key of the commitment to a round's clipped sum; give it to verifiers only."""
-    start = session.context.start
-    digest = "" if start is None else start.digest
-    return privacy.key.derive(b"opening", digest.encode(), str(privacy.ledger.rounds).encode())
-
-
 def _elements(session: Session) -> int:
     return sum(spec.size for spec in session.specs.values() if spec.is_floating)
-
-
-def published(result: MergeResult) -> MergeResult:
-    """Returns the part of a result that the promise covers: without fingerprints of inputs.
-
-    A digest of a participant's model lets anybody test a guess at it. Under sampling, who took part
-    (and how many) is a secret too: without it there is no amplification.
-    """
-    if result.parameters.get("samplingProbability", 1.0) < 1.0:
-        return result.model_copy(
-            update={"participants": (), "n": int(result.parameters["population"])}
-        )
-    named = tuple(item.model_copy(update={"digest": None}) for item in result.participants)
-    return result.model_copy(update={"participants": named})

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from cabildo_trainer.consensus.errors import DigestMismatch, ImpossibleSetting, MissingInput
 from cabildo_trainer.consensus.manifests.canonical_json import (
+    LARGEST_INTEGER,
     BadJsonError,
     canonical_json,
     parse_strict,
@@ -85,7 +86,7 @@ class Ledger:
             ImpossibleSetting: Another version, or something that is no ledger.
         """
         try:
-            value = parse_strict(text.encode())
+            value = _as_written(parse_strict(text.encode()))
         except BadJsonError as error:
             raise ImpossibleSetting(
                 f"the privacy ledger is no JSON: {error}", remedy=_REMEDY
@@ -110,6 +111,16 @@ class Ledger:
         if not isinstance(text, str):
             raise MissingInput(f"the result of {result.rule} carries no privacy ledger")
         return cls.from_json(text)
+
+
+def _as_written(value: Any) -> Any:
+    """A double beyond 2^53 is written like an integer, and no integer of ours is so large."""
+    if isinstance(value, dict):
+        return {name: _as_written(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_as_written(item) for item in value]
+    is_large = type(value) is int and abs(value) > LARGEST_INTEGER
+    return float(value) if is_large else value
 
 
 def _digest(body: dict[str, Any]) -> str:

@@ -34,7 +34,7 @@ def verify_clipped_sum(
         inputs: The participants' models; those that did not take part are left out.
         result: Of `dpFedAvg`.
         context: With the model that the round started from.
-        opening: The commitment's key, `dp_fed_avg.opening_of`.
+        opening: The commitment's key, `publication.opening_of`.
 
     Raises:
         DigestMismatch: The sum under the noise is another one.
