@@ -24,7 +24,7 @@ struct columns_task {
     double divisor;
     void *out;                     /* [outputs][columns] */
     enum element_type out_type;
-    int suspect;                   /* set when a sum over a column was not finite */
+    int suspect;                   /* set when a value may not be finite: look closely */
 };
 
 /* Work on columns begin..end-1. A path that this build lacks is NULL. */

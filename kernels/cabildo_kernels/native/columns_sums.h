@@ -4,12 +4,6 @@
  * finite makes every sum not finite, whatever its weight (0 times infinity is NaN).
  */
 
-/* `check` becomes NaN where the sum is not finite. */
-INLINE vf spoiled_by(vf check, vd sum)
-{
-    return vf_add(check, vd_narrow(vd_sub(sum, sum)));
-}
-
 INLINE void finish_sum(const struct columns_task *task, vd sum, char *out, size_t column)
 {
     if (task->divisor != 1.0)
@@ -38,7 +32,7 @@ INLINE void finish_sum(const struct columns_task *task, vd sum, char *out, size_
                 }                                                                                  \
             for (int k = 0; k < OUTPUTS; k++)                                                      \
                 for (int v = 0; v < VECTORS; v++) {                                                \
-                    check = spoiled_by(check, sum[k][v]);                                          \
+                    check = vf_taint(check, vd_narrow(vd_sub(sum[k][v], sum[k][v])));                                        \
                     finish_sum(task, sum[k][v], out + (size_t)k * out_stride,                      \
                                c + (size_t)v * W);                                                 \
                 }                                                                                  \

@@ -1,8 +1,9 @@
 /* The vocabulary of the column rules in AVX2: W float lanes, and the same lanes as doubles.
  *
- * vf is W floats, vd W doubles, vc W conditions; every vector_*.h defines the same words.
+ * vf is W floats, vd W doubles, vc W conditions; AHEAD is how many columns ahead rows are fetched
+ * into the cache. Every vector_*.h defines the same words.
  */
-enum { W = 8 };
+enum { W = 8, AHEAD = 128 };
 typedef __m256 vf;
 typedef struct { __m256d lo, hi; } vd;
 typedef vd vc;
@@ -16,7 +17,19 @@ INLINE vf vf_add(vf a, vf b) { return _mm256_add_ps(a, b); }
 INLINE vf vf_sub(vf a, vf b) { return _mm256_sub_ps(a, b); }
 INLINE vf vf_min(vf a, vf b) { return _mm256_min_ps(a, b); }
 INLINE vf vf_max(vf a, vf b) { return _mm256_max_ps(a, b); }
-INLINE int vf_any_nan(vf x) { return _mm256_movemask_ps(_mm256_cmp_ps(x, x, _CMP_UNORD_Q)) != 0; }
+/* check stays below 0xff000000 in every lane, as integers, while each x is finite: twice its bits
+ * drops the sign, and integers leave the units that sorting needs alone. */
+INLINE vf vf_taint(vf check, vf x)
+{
+    __m256i bits = _mm256_castps_si256(x);
+    return _mm256_castsi256_ps(
+        _mm256_max_epu32(_mm256_castps_si256(check), _mm256_add_epi32(bits, bits)));
+}
+INLINE int vf_tainted(vf check)
+{
+    __m256i least = _mm256_set1_epi32((int)0xff000000), bits = _mm256_castps_si256(check);
+    return _mm256_movemask_epi8(_mm256_cmpeq_epi32(_mm256_max_epu32(bits, least), bits)) != 0;
+}
 INLINE vf vf_load_f16(const uint16_t *p)
 {
     return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p));
@@ -46,6 +59,17 @@ INLINE vd vd_add(vd a, vd b) { return (vd){_mm256_add_pd(a.lo, b.lo), _mm256_add
 INLINE vd vd_sub(vd a, vd b) { return (vd){_mm256_sub_pd(a.lo, b.lo), _mm256_sub_pd(a.hi, b.hi)}; }
 INLINE vd vd_mul(vd a, vd b) { return (vd){_mm256_mul_pd(a.lo, b.lo), _mm256_mul_pd(a.hi, b.hi)}; }
 INLINE vd vd_div(vd a, vd b) { return (vd){_mm256_div_pd(a.lo, b.lo), _mm256_div_pd(a.hi, b.hi)}; }
+
+INLINE vd vd_fma(vd a, vd b, vd c)
+{
+    return (vd){_mm256_fmadd_pd(a.lo, b.lo, c.lo), _mm256_fmadd_pd(a.hi, b.hi, c.hi)};
+}
+INLINE vd vd_fnma(vd a, vd b, vd c)
+{
+    return (vd){_mm256_fnmadd_pd(a.lo, b.lo, c.lo), _mm256_fnmadd_pd(a.hi, b.hi, c.hi)};
+}
+INLINE vd vd_plus(vd sum, vd x) { return vd_add(sum, x); }
+#include "divide.h"
 
 INLINE vc vc_greater(vd a, vd b)
 {

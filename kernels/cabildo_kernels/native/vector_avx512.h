@@ -1,5 +1,5 @@
 /* The vocabulary of the column rules in AVX-512 (F, BW, DQ, VL): see vector_avx2.h. */
-enum { W = 16 };
+enum { W = 16, AHEAD = 32 };
 typedef __m512 vf;
 typedef struct { __m512d lo, hi; } vd;
 typedef struct { __mmask8 lo, hi; } vc;
@@ -13,7 +13,18 @@ INLINE vf vf_add(vf a, vf b) { return _mm512_add_ps(a, b); }
 INLINE vf vf_sub(vf a, vf b) { return _mm512_sub_ps(a, b); }
 INLINE vf vf_min(vf a, vf b) { return _mm512_min_ps(a, b); }
 INLINE vf vf_max(vf a, vf b) { return _mm512_max_ps(a, b); }
-INLINE int vf_any_nan(vf x) { return _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q) != 0; }
+/* Explained in vector_avx2.h. */
+INLINE vf vf_taint(vf check, vf x)
+{
+    __m512i bits = _mm512_castps_si512(x);
+    return _mm512_castsi512_ps(
+        _mm512_max_epu32(_mm512_castps_si512(check), _mm512_add_epi32(bits, bits)));
+}
+INLINE int vf_tainted(vf check)
+{
+    __m512i least = _mm512_set1_epi32((int)0xff000000);
+    return _mm512_cmpge_epu32_mask(_mm512_castps_si512(check), least) != 0;
+}
 INLINE vf vf_load_f16(const uint16_t *p)
 {
     return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p));
@@ -43,6 +54,18 @@ INLINE vd vd_add(vd a, vd b) { return (vd){_mm512_add_pd(a.lo, b.lo), _mm512_add
 INLINE vd vd_sub(vd a, vd b) { return (vd){_mm512_sub_pd(a.lo, b.lo), _mm512_sub_pd(a.hi, b.hi)}; }
 INLINE vd vd_mul(vd a, vd b) { return (vd){_mm512_mul_pd(a.lo, b.lo), _mm512_mul_pd(a.hi, b.hi)}; }
 INLINE vd vd_div(vd a, vd b) { return (vd){_mm512_div_pd(a.lo, b.lo), _mm512_div_pd(a.hi, b.hi)}; }
+
+INLINE vd vd_fma(vd a, vd b, vd c)
+{
+    return (vd){_mm512_fmadd_pd(a.lo, b.lo, c.lo), _mm512_fmadd_pd(a.hi, b.hi, c.hi)};
+}
+INLINE vd vd_fnma(vd a, vd b, vd c)
+{
+    return (vd){_mm512_fnmadd_pd(a.lo, b.lo, c.lo), _mm512_fnmadd_pd(a.hi, b.hi, c.hi)};
+}
+/* sum + x on the units that sorting leaves idle: the product is exact. */
+INLINE vd vd_plus(vd sum, vd x) { return vd_fma(x, vd_set(1.0), sum); }
+#include "divide.h"
 
 INLINE vc vc_greater(vd a, vd b)
 {

@@ -1,5 +1,5 @@
 /* The vocabulary of the column rules in NEON (aarch64): see vector_avx2.h. */
-enum { W = 4 };
+enum { W = 4, AHEAD = 64 };
 typedef float32x4_t vf;
 typedef struct { float64x2_t lo, hi; } vd;
 typedef struct { uint64x2_t lo, hi; } vc;
@@ -16,7 +16,13 @@ INLINE vf vf_add(vf a, vf b) { return vaddq_f32(a, b); }
 INLINE vf vf_sub(vf a, vf b) { return vsubq_f32(a, b); }
 INLINE vf vf_min(vf a, vf b) { return vminq_f32(a, b); }
 INLINE vf vf_max(vf a, vf b) { return vmaxq_f32(a, b); }
-INLINE int vf_any_nan(vf x) { return vminvq_u32(vceqq_f32(x, x)) == 0; }
+/* Explained in vector_avx2.h. */
+INLINE vf vf_taint(vf check, vf x)
+{
+    uint32x4_t bits = vreinterpretq_u32_f32(x);
+    return vreinterpretq_f32_u32(vmaxq_u32(vreinterpretq_u32_f32(check), vaddq_u32(bits, bits)));
+}
+INLINE int vf_tainted(vf check) { return vmaxvq_u32(vreinterpretq_u32_f32(check)) >= 0xff000000; }
 INLINE vf vf_load_f16(const uint16_t *p)
 {
     return vcvt_f32_f16(vreinterpret_f16_u8(vld1_u8((const uint8_t *)p)));
@@ -34,6 +40,18 @@ INLINE vd vd_add(vd a, vd b) { return (vd){vaddq_f64(a.lo, b.lo), vaddq_f64(a.hi
 INLINE vd vd_sub(vd a, vd b) { return (vd){vsubq_f64(a.lo, b.lo), vsubq_f64(a.hi, b.hi)}; }
 INLINE vd vd_mul(vd a, vd b) { return (vd){vmulq_f64(a.lo, b.lo), vmulq_f64(a.hi, b.hi)}; }
 INLINE vd vd_div(vd a, vd b) { return (vd){vdivq_f64(a.lo, b.lo), vdivq_f64(a.hi, b.hi)}; }
+
+INLINE vd vd_fma(vd a, vd b, vd c)
+{
+    return (vd){vfmaq_f64(c.lo, a.lo, b.lo), vfmaq_f64(c.hi, a.hi, b.hi)};
+}
+INLINE vd vd_fnma(vd a, vd b, vd c)
+{
+    return (vd){vfmsq_f64(c.lo, a.lo, b.lo), vfmsq_f64(c.hi, a.hi, b.hi)};
+}
+/* sum + x on the units that sorting leaves idle: the product is exact. */
+INLINE vd vd_plus(vd sum, vd x) { return vd_fma(x, vd_set(1.0), sum); }
+#include "divide.h"
 
 INLINE vc vc_greater(vd a, vd b) { return (vc){vcgtq_f64(a.lo, b.lo), vcgtq_f64(a.hi, b.hi)}; }
 INLINE float64x2_t masked(uint64x2_t mask, float64x2_t x)

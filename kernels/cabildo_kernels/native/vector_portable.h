@@ -8,7 +8,7 @@
 #endif
 #include "half.h"
 
-enum { W = 1 };
+enum { W = 1, AHEAD = 16 };
 typedef float vf;
 typedef double vd;
 typedef int vc;
@@ -27,7 +27,9 @@ INLINE vf vf_add(vf a, vf b) { return a + b; }
 INLINE vf vf_sub(vf a, vf b) { return a - b; }
 INLINE vf vf_min(vf a, vf b) { return a < b ? a : b; }
 INLINE vf vf_max(vf a, vf b) { return a < b ? b : a; }
-INLINE int vf_any_nan(vf x) { return x != x; }
+/* check becomes NaN with the first x that is not finite: 0 times it is. */
+INLINE vf vf_taint(vf check, vf x) { return check + x * 0.0f; }
+INLINE int vf_tainted(vf check) { return check != check; }
 INLINE uint16_t load_half(const uint16_t *p)
 {
     uint16_t half;
@@ -51,6 +53,9 @@ INLINE vd vd_add(vd a, vd b) { return a + b; }
 INLINE vd vd_sub(vd a, vd b) { return a - b; }
 INLINE vd vd_mul(vd a, vd b) { return a * b; }
 INLINE vd vd_div(vd a, vd b) { return a / b; }
+
+INLINE vd vd_plus(vd sum, vd x) { return vd_add(sum, x); }
+INLINE vd vd_over_count(vd x, int count) { return vd_div(x, vd_set((double)count)); }
 
 INLINE vc vc_greater(vd a, vd b) { return a > b; }
 INLINE vd vd_where(vc c, vd x) { return c ? x : 0.0; }

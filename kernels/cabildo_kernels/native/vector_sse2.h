@@ -3,7 +3,7 @@
 
 #include "half.h"
 
-enum { W = 4 };
+enum { W = 4, AHEAD = 64 };
 typedef __m128 vf;
 typedef struct { __m128d lo, hi; } vd;
 typedef vd vc;
@@ -17,7 +17,9 @@ INLINE vf vf_add(vf a, vf b) { return _mm_add_ps(a, b); }
 INLINE vf vf_sub(vf a, vf b) { return _mm_sub_ps(a, b); }
 INLINE vf vf_min(vf a, vf b) { return _mm_min_ps(a, b); }
 INLINE vf vf_max(vf a, vf b) { return _mm_max_ps(a, b); }
-INLINE int vf_any_nan(vf x) { return _mm_movemask_ps(_mm_cmpunord_ps(x, x)) != 0; }
+/* check becomes NaN with the first x that is not finite: 0 times it is. */
+INLINE vf vf_taint(vf check, vf x) { return _mm_add_ps(check, _mm_mul_ps(x, _mm_setzero_ps())); }
+INLINE int vf_tainted(vf check) { return _mm_movemask_ps(_mm_cmpunord_ps(check, check)) != 0; }
 INLINE vf vf_load_f16(const uint16_t *p)
 {
     uint16_t half[4];
@@ -39,6 +41,9 @@ INLINE vd vd_add(vd a, vd b) { return (vd){_mm_add_pd(a.lo, b.lo), _mm_add_pd(a.
 INLINE vd vd_sub(vd a, vd b) { return (vd){_mm_sub_pd(a.lo, b.lo), _mm_sub_pd(a.hi, b.hi)}; }
 INLINE vd vd_mul(vd a, vd b) { return (vd){_mm_mul_pd(a.lo, b.lo), _mm_mul_pd(a.hi, b.hi)}; }
 INLINE vd vd_div(vd a, vd b) { return (vd){_mm_div_pd(a.lo, b.lo), _mm_div_pd(a.hi, b.hi)}; }
+
+INLINE vd vd_plus(vd sum, vd x) { return vd_add(sum, x); }
+INLINE vd vd_over_count(vd x, int count) { return vd_div(x, vd_set((double)count)); }
 
 INLINE vc vc_greater(vd a, vd b) { return (vc){_mm_cmpgt_pd(a.lo, b.lo), _mm_cmpgt_pd(a.hi, b.hi)}; }
 INLINE vd vd_where(vc c, vd x) { return (vd){_mm_and_pd(c.lo, x.lo), _mm_and_pd(c.hi, x.hi)}; }
