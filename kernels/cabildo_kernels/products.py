@@ -15,6 +15,9 @@ from cabildo_kernels.errors import InvalidInput
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+OWN_SIZE: Final = 16 * 16
+"""The compiled loop takes float32 matrices of at most 16 rows and columns: these many elements."""
+
 _MATRIX_AXES: Final = 2
 
 
@@ -42,15 +45,16 @@ def matmul(a: NDArray[Any], b: NDArray[Any], *, dtype: str | None = None) -> NDA
             that do not fit are np.matmul's ValueError.
     """
     if dtype is None:
-        native = dispatch.native("softmax")
-        if native is not None and type(a) is type(b) is np.ndarray:
-            own: NDArray[np.float32] | None = native.tiny_matmul(a, b, path=dispatch.path())
+        if type(a) is type(b) is np.ndarray and a.size <= OWN_SIZE >= b.size:
+            native = dispatch.native("softmax")
+            own: NDArray[np.float32] | None = (
+                native.tiny_matmul(a, b, path=dispatch.path()) if native is not None else None
+            )
             if own is not None:
                 return own
-        halves = a.dtype == np.float16 and b.dtype == np.float16
         product: NDArray[Any] = (
             np.matmul(a.astype(np.float32), b.astype(np.float32)).astype(np.float16)
-            if halves
+            if a.dtype.char == b.dtype.char == "e"  # halves
             else np.matmul(a, b)
         )
         return product
