@@ -152,7 +152,7 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting(FlTrust(), 10, 6, references.fltrust, rotation=True),
     Setting(Zeno(), 10, 6, references.zeno_of(0.0), rotation=True),
-    Setting(Zeno(rho=0.5), 10, 6, references.zeno_of(0.5), scale=False, label="zeno with rho"),
+    Setting(Zeno(rho=3.0), 10, 6, references.zeno_of(3.0), scale=False, label="zeno with rho"),
     Setting(Auto(), 10, 3, references.auto),
     Setting(UniformSoup(), 9, 0, references.mean, rotation=True),
     Setting(
