@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +17,7 @@ from safetensors.torch import save_model
 
 from cabildo_trainer.consensus.errors import DigestMismatch, ManifestMismatch, MissingInput
 from cabildo_trainer.consensus.files import file_digests
+from cabildo_trainer.consensus.files.candidates import CandidateFolder
 from cabildo_trainer.consensus.files.file_sources import FileModel
 from cabildo_trainer.consensus.files.read_ahead import ReadAhead
 from cabildo_trainer.consensus.files.safetensors_files import find_model
@@ -23,7 +26,6 @@ from cabildo_trainer.consensus.sources import MemoryModel
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -343,6 +345,36 @@ def test_an_element_type_without_an_array_can_be_hashed_but_not_read(tmp_path: P
         assert model.digest.startswith("sha256:")
         with pytest.raises(ManifestMismatch, match="F64"):
             model.read("w", 0, 1)
+
+
+def test_a_candidate_is_read_back_and_gone_when_nobody_holds_it(
+    tmp_path: Path, read_ahead: ReadAhead
+) -> None:
+    made = MemoryModel("m", arrays())
+
+    def open_files() -> int:
+        count = 0
+        for entry in Path("/proc/self/fd").iterdir():
+            # The listing names its own descriptor, which is closed by now.
+            with contextlib.suppress(FileNotFoundError):
+                count += "(deleted)" in str(entry.readlink())
+        return count
+
+    before = open_files()
+    with CandidateFolder(tmp_path / "out", read_ahead=read_ahead) as workspace:
+        candidate = workspace("soup")
+        candidate.begin(made.tensors)
+        for name, spec in made.tensors.items():
+            candidate.write(name, 0, made.read(name, 0, spec.size).copy())
+        model = candidate.model()
+        assert model.key == "soup"
+        assert equal(a_pass(model), arrays())
+        assert model.digest == made.digest
+        assert open_files() == before + 1
+        assert list(workspace._folder.path.iterdir()) == []
+        del model
+        assert open_files() == before
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_spans_grow_with_the_model_so_that_their_number_does_not() -> None:

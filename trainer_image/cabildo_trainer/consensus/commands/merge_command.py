@@ -19,6 +19,7 @@ from cabildo_kernels.threads import threads_for
 from cabildo_trainer.consensus.commands.progress_bar import ProgressBar
 from cabildo_trainer.consensus.context import Context, Need
 from cabildo_trainer.consensus.errors import ImpossibleSetting, MissingInput
+from cabildo_trainer.consensus.files.candidates import CandidateFolder
 from cabildo_trainer.consensus.files.file_sinks import LARGEST_SHARD_BYTES, SafetensorsSink
 from cabildo_trainer.consensus.files.file_sources import FileModel
 from cabildo_trainer.consensus.files.read_ahead import ReadAhead
@@ -137,6 +138,13 @@ class _Opened:
             self.bar = ProgressBar(rule.name, total_bytes=rule.passes * a_pass, stream=stream)
         return self.bar
 
+    def workspace(self, request: MergeRequest) -> CandidateFolder | None:
+        """Where candidates go, for rules that evaluate some."""
+        if not request.evaluator and not request.gradient:
+            return None
+        folder = CandidateFolder(request.output, read_ahead=self.read_ahead)
+        return self.stack.enter_context(folder)
+
     def _add(self, count: int) -> None:
         if self.bar is not None:
             self.bar.add(count)
@@ -163,6 +171,7 @@ def _context(
         },
         seed=request.seed,
         threads=threads,
+        workspace=opened.workspace(request),
         chunk_elements=_chunk_elements(inputs),
         integers=request.integers,
     )

@@ -97,6 +97,7 @@ class SafetensorsSink:
             read it anyway.
         companions: Files that are copied beside it.
         largest_shard_bytes: Tensors' bytes of a file, unless a single tensor has more.
+        durable: Whether it waits for the storage; a candidate need not outlive the program.
 
     Raises:
         ImpossibleSetting: The folder has something in it.
@@ -110,12 +111,14 @@ class SafetensorsSink:
         base: ModelSource | None = None,
         companions: Sequence[Path] = (),
         largest_shard_bytes: int = LARGEST_SHARD_BYTES,
+        durable: bool = True,
     ) -> None:
         self._folder = StagedFolder(output)
         self._facts = facts
         self._base = base
         self._companions = companions
         self._largest_shard_bytes = largest_shard_bytes
+        self._durable = durable
         self._tensors: Mapping[str, TensorSpec] = {}
         self._shards: list[Shard] = []
         self._progress: dict[str, Progress] = {}
@@ -178,7 +181,8 @@ class SafetensorsSink:
         for shard in self._shards:
             if shard.flushing is not None:
                 shard.flushing.result()
-            os.fsync(shard.descriptor)
+            if self._durable:
+                os.fsync(shard.descriptor)
         self._close_files()
         digests = {name: item.state.digest().hex() for name, item in self._progress.items()}
         facts = self._facts
@@ -259,9 +263,8 @@ class SafetensorsSink:
 
     def _flush_now_and_then(self, shard: Shard, *, count: int) -> None:
         shard.unflushed_bytes += count
-        if shard.unflushed_bytes >= FLUSH_BYTES and (
-            shard.flushing is None or shard.flushing.done()
-        ):
+        due = self._durable and shard.unflushed_bytes >= FLUSH_BYTES
+        if due and (shard.flushing is None or shard.flushing.done()):
             shard.unflushed_bytes = 0
             shard.flushing = self._flusher.submit(os.fdatasync, shard.descriptor)
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import sys
+import weakref
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -132,6 +133,7 @@ class FileModel:
             for name, place in files.tensors.items()
         }
         self._descriptors = [os.open(path, os.O_RDONLY | os.O_CLOEXEC) for path in files.paths]
+        self._close_files = weakref.finalize(self, _close, self._descriptors)
         for descriptor in self._descriptors:
             os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_SEQUENTIAL)
         self._advised = [0] * len(self._descriptors)
@@ -214,9 +216,7 @@ class FileModel:
             run(self._settle())
         finally:
             self._now = None
-            for descriptor in self._descriptors:
-                os.close(descriptor)
-            self._descriptors = []
+            self._close_files()
 
     def __enter__(self) -> Self:
         return self
@@ -370,3 +370,8 @@ class FileModel:
             f" passes, within its bytes {error.begin} to {error.end}",
             remedy="Merge from a place that nobody writes to, and look at the storage's health.",
         )
+
+
+def _close(descriptors: list[int]) -> None:
+    for descriptor in descriptors:
+        os.close(descriptor)
