@@ -114,10 +114,31 @@ def test_with_a_base_a_model_of_another_form_is_proven_faulty() -> None:
         merge(inputs, Median(), context, sink=MemorySink())
 
 
-def test_without_a_base_the_first_difference_ends_the_merge() -> None:
+def test_without_a_trusted_model_the_form_of_the_majority_is_right() -> None:
+    """The odd one comes first by key, and is still the odd one."""
+    inputs = [*several(6), model("a", np.zeros(5))]
+    result = merge(inputs, Median(), Context(maximum_faulty=2), sink=MemorySink())
+    assert result.participants[0].reason == "ManifestMismatch"
+    assert result.f_effective == 1
+
+
+def test_without_faults_to_spare_the_first_difference_ends_the_merge() -> None:
     inputs = [*several(6), model("q", np.zeros(5))]
     with pytest.raises(ManifestMismatch, match="w"):
+        merge(inputs, Median(), Context(), sink=MemorySink())
+
+
+def test_two_forms_that_faults_alone_cannot_explain_end_the_merge() -> None:
+    inputs = [*several(6), *(model(f"q{row}", np.zeros(5)) for row in range(3))]
+    with pytest.raises(ManifestMismatch):
         merge(inputs, Median(), Context(maximum_faulty=2), sink=MemorySink())
+
+
+def test_a_previous_model_tells_who_is_of_another_form() -> None:
+    inputs = [model("a", np.zeros(5)), *several(6)]
+    context = Context(maximum_faulty=1, previous=model("previous", np.zeros(4)))
+    result = merge(inputs, Median(), context, sink=MemorySink())
+    assert result.participants[0].reason == "ManifestMismatch"
 
 
 def test_a_previous_model_of_another_form_is_refused() -> None:

@@ -2,7 +2,7 @@
 
 Order of work: sort by key, refuse duplicates, take away the excluded (n', f'), check the rule's
 limits for (n, f) and (n', f'), check that the models agree, decide, apply the recipe. A participant
-whose model has another form than the trusted one, or holds NaN or Inf, is proven faulty: it is
+whose model has another form, or holds NaN or Inf, is proven faulty (`exclusions.py`): it is
 excluded and all starts over.
 
 Here: that order and the result. Never here: a rule's arithmetic. Next: `cabildo_api.merge_result`,
@@ -11,57 +11,26 @@ which verifiers and the operator read.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import cabildo_kernels as kernels
 from cabildo_api.merge_result import CandidateResult, MergeResult, ParticipantResult
-from cabildo_trainer.consensus.errors import (
-    ImpossibleSetting,
-    ManifestMismatch,
-    MissingInput,
-    NonFiniteInput,
-)
-from cabildo_trainer.consensus.manifests.agreement import agree
-from cabildo_trainer.consensus.passes import Session, apply, is_participants
+from cabildo_trainer.consensus.errors import ImpossibleSetting, MissingInput, NonFiniteInput
+from cabildo_trainer.consensus.exclusions import by_key, charge, mismatched, take_part
+from cabildo_trainer.consensus.passes import Session, apply
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from cabildo_trainer.consensus.context import Context
     from cabildo_trainer.consensus.decision import Decision
+    from cabildo_trainer.consensus.exclusions import Field
     from cabildo_trainer.consensus.recipes import Recipe
     from cabildo_trainer.consensus.rule import Rule
     from cabildo_trainer.consensus.sinks import ModelSink
     from cabildo_trainer.consensus.sources import ModelSource
 
-NON_FINITE: Final = "NonFinite"
-MISMATCH: Final = "ManifestMismatch"
 ABSENT: Final = "Absent"
-
-
-@dataclass(frozen=True, slots=True)
-class Field:
-    """Who takes part.
-
-    Attributes:
-        sources: Models by rising key, without the excluded.
-        n: Participants as declared: models, proven faulty and absent ones.
-        faulty: Proven faulty participants with the reason.
-        absent: Late or silent ones.
-        declared: f as declared.
-    """
-
-    sources: tuple[ModelSource, ...]
-    n: int
-    faulty: Mapping[str, str]
-    absent: frozenset[str]
-    declared: int
-
-    @property
-    def f(self) -> int:
-        """How many of those left may still be arbitrary; below zero when too many were proven."""
-        return self.declared - len(self.faulty)
 
 
 def merge(
@@ -126,7 +95,7 @@ def replay(
         output_dtype: As in `merge`.
     """
     wanted = set(keys)
-    sources = tuple(sorted((item for item in inputs if item.key in wanted), key=_by_key))
+    sources = tuple(sorted((item for item in inputs if item.key in wanted), key=by_key))
     missing = wanted - {source.key for source in sources}
     if missing:
         raise MissingInput(f"no model of {', '.join(sorted(missing))}, which took part")
@@ -136,34 +105,8 @@ def replay(
     return sink.finish()
 
 
-def _by_key(source: ModelSource) -> bytes:
-    return source.key.encode()
-
-
-def take_part(
-    inputs: Sequence[ModelSource], context: Context, *, faulty: Mapping[str, str]
-) -> Field:
-    """Returns who takes part after exclusions; a key given twice is refused."""
-    keys = [source.key for source in inputs]
-    twice = sorted({key for key in keys if keys.count(key) > 1})
-    if twice:
-        raise ImpossibleSetting(
-            f"participant {', '.join(twice)} is given more than once: one model, one key",
-            remedy="keep the first committed model of each participant",
-        )
-    gone = set(faulty) | context.absent
-    sources = tuple(sorted((item for item in inputs if item.key not in gone), key=_by_key))
-    return Field(
-        sources=sources,
-        n=len(set(keys) | gone),
-        faulty=faulty,
-        absent=context.absent - set(faulty),
-        declared=context.maximum_faulty,
-    )
-
-
 def check(field: Field, rule: Rule, context: Context) -> None:
-    """Refuses what cannot work: limits for (n, f) and (n', f'), needs, disagreeing models."""
+    """Refuses what cannot work: limits for (n, f) and (n', f'), needs."""
     rule.requirement(field.n, field.declared)
     if field.f < 0:
         raise ImpossibleSetting(
@@ -177,61 +120,6 @@ def check(field: Field, rule: Rule, context: Context) -> None:
     missing = sorted(need.value for need in rule.needs if not context.has(need))
     if missing:
         raise MissingInput(f"rule {rule.name} needs {', '.join(missing)}, which was not given")
-    for model in (context.previous, context.root_update):
-        if model is not None:
-            same_tensors(field.sources[0] if context.base is None else context.base, model)
-
-
-def same_tensors(one: ModelSource, other: ModelSource) -> None:
-    """Refuses a trusted model of other names or shapes; its floating element type may differ."""
-    for name in sorted(one.tensors.keys() | other.tensors.keys(), key=str.encode):
-        first, second = one.tensors.get(name), other.tensors.get(name)
-        if (
-            first is None
-            or second is None
-            or first.shape != second.shape
-            or first.is_floating != second.is_floating
-        ):
-            raise ManifestMismatch(
-                f"tensor {name} differs between {one.key} and {other.key}:"
-                f" {first or 'none'} and {second or 'none'}",
-                remedy=f"give a model of the participants' shapes as {other.key}",
-            )
-
-
-def mismatched(field: Field, context: Context) -> dict[str, str]:
-    """Returns the participants that a trusted model proves to be of the wrong form.
-
-    Without a base or previous model nobody can tell who is wrong: the first difference ends the
-    merge. So does one more mismatch than faults are left.
-    """
-    wrong: dict[str, str] = {}
-    if context.start is not None:
-        for source in field.sources:
-            try:
-                same_tensors(context.start, source)
-                agree([source], base=context.base, integers=context.integers)
-            except ManifestMismatch:
-                if len(wrong) == field.f:
-                    raise
-                wrong[source.key] = MISMATCH
-    if not wrong:
-        agree(field.sources, base=context.base, integers=context.integers)
-    return wrong
-
-
-def charge(error: NonFiniteInput, field: Field) -> dict[str, str]:
-    """Returns the participants that NaN or Inf prove faulty, where f has room for them."""
-    if not is_participants(error, [source.key for source in field.sources]):
-        raise error
-    if len(error.participants) > field.f:
-        raise NonFiniteInput(
-            f"NaN or Inf in the models of {', '.join(error.participants)}:"
-            f" {len(error.participants)} more proven faulty, and f = {field.declared}"
-            f" has room for {field.f}",
-            participants=error.participants,
-        ) from error
-    return dict.fromkeys(error.participants, NON_FINITE)
 
 
 def result(

@@ -18,7 +18,7 @@ import numpy as np
 
 import cabildo_kernels as kernels
 from cabildo_trainer.consensus.chunks import Chunk, trusted
-from cabildo_trainer.consensus.errors import MissingInput, NonFiniteInput
+from cabildo_trainer.consensus.errors import MissingInput
 from cabildo_trainer.consensus.sinks import MemorySink
 from cabildo_trainer.consensus.sources import TensorSpec
 
@@ -286,8 +286,3 @@ def carried(session: Session, spec: TensorSpec, *, start: int, stop: int) -> NDA
     rows = [source.read(spec.name, start, stop) for source in session.sources]
     largest: NDArray[Any] = np.maximum.reduce(rows)
     return largest
-
-
-def is_participants(error: NonFiniteInput, keys: Sequence[str]) -> bool:
-    """Returns whether all holders of NaN or Inf are participants (and not a trusted model)."""
-    return bool(error.participants) and set(error.participants) <= set(keys)
