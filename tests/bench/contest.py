@@ -22,8 +22,10 @@ if TYPE_CHECKING:
 OURS = "cabildo"
 READS = ("read (16 streams)", "read (256 columns)")
 LEAST_ROUNDS = 5
-SHORTEST_S = 0.002
+SHORTEST_S = 0.005
 """A contender is called so often in a round that it takes about this long."""
+LEAST_MS = 1e-3
+"""Less is given in microseconds."""
 SLOW_S = 1.0
 SLOW_ROUNDS = 1
 """A contender that takes longer than SLOW_S runs in so many rounds, after its first call."""
@@ -98,7 +100,7 @@ class Contest:
         if self.operations and self.fma_peak:
             peak = self.fma_peak * self.threads
             details["fma_peak_share"] = round(self.operations / ours / peak, 3)
-        unit, factor = ("ms", 1e3) if ours >= SHORTEST_S / 2 else ("us", 1e6)
+        unit, factor = ("ms", 1e3) if ours >= LEAST_MS else ("us", 1e6)
         return [
             Row(
                 case=self.case,
