@@ -123,6 +123,10 @@ def _add_merge(commands: Any) -> None:
     trust.add_argument("--seed", default=None, metavar="HEX", help="of the round")
     trust.add_argument("--evaluator", default="", metavar="MODULE:NAME", help="has loss(model)")
     trust.add_argument("--gradient", default="", metavar="MODULE:NAME", help="has gradient(model)")
+    privacy = merge.add_argument_group("privacy (rule dpFedAvg)")
+    privacy.add_argument("--noise-key", type=Path, metavar="FILE", help="32 secret random bytes")
+    privacy.add_argument("--privacy-ledger", type=Path, metavar="FILE", help="what was spent")
+    privacy.add_argument("--new-privacy-ledger", action="store_true", help="in the first round")
     output = merge.add_argument_group("output")
     output.add_argument("--output", type=Path, required=True, metavar="DIR")
     output.add_argument("--output-dtype", choices=("F32", "F16", "BF16"), default=None)
@@ -183,6 +187,9 @@ def _request(parsed: argparse.Namespace) -> MergeRequest:
         evaluator=parsed.evaluator,
         gradient=parsed.gradient,
         seed=options.pop("seed", None) if parsed.seed is None else _hex(parsed.seed),
+        noise_key=parsed.noise_key,
+        privacy_ledger=parsed.privacy_ledger,
+        new_privacy_ledger=parsed.new_privacy_ledger,
         maximum_faulty=parsed.maximum_faulty,
         faulty=_pairs(parsed.faulty, option="--faulty"),
         absent=frozenset(parsed.absent),

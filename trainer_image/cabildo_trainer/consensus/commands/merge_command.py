@@ -27,6 +27,10 @@ from cabildo_trainer.consensus.files.safetensors_files import find_model
 from cabildo_trainer.consensus.files.safetensors_header import ITEM_SIZES
 from cabildo_trainer.consensus.manifests.manifest import ModelFacts
 from cabildo_trainer.consensus.merging import merge
+from cabildo_trainer.consensus.privacy.dp_fed_avg import DpFedAvg
+from cabildo_trainer.consensus.privacy.ledger import Privacy
+from cabildo_trainer.consensus.privacy.ledger_file import charged, create_ledger
+from cabildo_trainer.consensus.privacy.noise_key import NoiseKey
 from cabildo_trainer.consensus.rules import rule_from_parameters
 
 if TYPE_CHECKING:
@@ -34,6 +38,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cabildo_api.merge_result import MergeResult
+    from cabildo_trainer.consensus.privacy.ledger_file import Charge
     from cabildo_trainer.consensus.rule import Rule
 
 TILES_BYTES: Final = 48 << 20
@@ -57,6 +62,9 @@ class MergeRequest:
         evaluator: `module:name` of an object with `loss(model)`, or of what makes one.
         gradient: `module:name` of an object with `gradient(model)`, or of what makes one.
         seed: The round's seed.
+        noise_key: Path of the secret key of a private rule's noise.
+        privacy_ledger: Path of what was spent before; the round is charged to it.
+        new_privacy_ledger: Whether this is the first round, which makes the ledger.
         maximum_faulty: f.
         faulty: Reasons by key of participants that are proven faulty.
         absent: Keys of participants that are late or silent.
@@ -77,6 +85,9 @@ class MergeRequest:
     evaluator: str = ""
     gradient: str = ""
     seed: bytes | None = None
+    noise_key: Path | None = None
+    privacy_ledger: Path | None = None
+    new_privacy_ledger: bool = False
     maximum_faulty: int = 0
     faulty: Mapping[str, str] = field(default_factory=dict)
     absent: frozenset[str] = frozenset()
@@ -104,10 +115,13 @@ def run_merge(request: MergeRequest, *, progress: TextIO | None) -> MergeResult:
         read_ahead = stack.enter_context(ReadAhead(threads=threads))
         opened = _Opened(stack=stack, read_ahead=read_ahead)
         inputs = [opened.model(key, path) for key, path in request.models.items()]
-        context = _context(request, opened, inputs, threads=threads)
+        charge = _charge(request, rule, stack)
+        context = _context(request, opened, inputs, threads=threads, charge=charge)
         sink = stack.enter_context(_sink(request, inputs, context))
         bar = opened.start_bar(rule, context, inputs, stream=progress)
         result = merge(inputs, rule, context, sink=sink, output_dtype=request.output_dtype)
+        if charge is not None:
+            charge.settle(result)
         if bar is not None:
             bar.finish()
     return result
@@ -150,8 +164,39 @@ class _Opened:
             self.bar.add(count)
 
 
+def _charge(request: MergeRequest, rule: Rule, stack: ExitStack) -> Charge | None:
+    """Charges a private rule's round to its ledger, for as long as the merge takes."""
+    if not isinstance(rule, DpFedAvg):
+        if request.noise_key is not None or request.privacy_ledger is not None:
+            raise ImpossibleSetting(
+                f"rule {rule.name} adds no noise, and a noise key or privacy ledger is given",
+                remedy="Leave them out, or take --rule dpFedAvg.",
+            )
+        return None
+    if request.noise_key is None or request.privacy_ledger is None:
+        raise MissingInput(
+            f"rule {rule.name} needs a noise key and a privacy ledger",
+            remedy="Give --noise-key FILE (32 random bytes) and --privacy-ledger FILE.",
+        )
+    rule.requirement(len(request.models), request.maximum_faulty)
+    if request.new_privacy_ledger:
+        create_ledger(request.privacy_ledger)
+    return stack.enter_context(charged(request.privacy_ledger, spend=rule.spend))
+
+
+def _privacy(request: MergeRequest, charge: Charge | None) -> Privacy | None:
+    if charge is None or request.noise_key is None:
+        return None
+    return Privacy(key=NoiseKey.read(request.noise_key), ledger=charge.before)
+
+
 def _context(
-    request: MergeRequest, opened: _Opened, inputs: list[FileModel], *, threads: int
+    request: MergeRequest,
+    opened: _Opened,
+    inputs: list[FileModel],
+    *,
+    threads: int,
+    charge: Charge | None,
 ) -> Context:
     def role(name: str, path: Path | None) -> FileModel | None:
         return None if path is None else opened.model(name, path)
@@ -170,6 +215,7 @@ def _context(
             for key, path in request.statistics.items()
         },
         seed=request.seed,
+        privacy=_privacy(request, charge),
         threads=threads,
         workspace=opened.workspace(request),
         chunk_elements=_chunk_elements(inputs),

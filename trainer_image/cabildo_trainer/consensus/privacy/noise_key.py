@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Final
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESSIV
 
-from cabildo_trainer.consensus.errors import DigestMismatch, ImpossibleSetting
+from cabildo_trainer.consensus.errors import DigestMismatch, ImpossibleSetting, MissingInput
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -60,7 +60,10 @@ class NoiseKey:
     @classmethod
     def read(cls, path: Path) -> NoiseKey:
         """Returns the key in a file of 32 bytes."""
-        return cls(path.read_bytes())
+        try:
+            return cls(path.read_bytes())
+        except OSError as error:
+            raise MissingInput(f"the noise key {path} cannot be read: {error}") from error
 
     def derive(self, *parts: bytes) -> bytes:
         """Returns 32 bytes for a label; different labels, unrelated bytes."""
