@@ -31,10 +31,11 @@ cdef extern from "gram_run.h" nogil:
     int gram_run(const gram_task *task, gram_path path, size_t count, int threads)
 
 
-cdef bint HALVES = gram_halves_preferred()
-# Index of the 256-bit variant of the AVX-512 path, for tests; the others are dispatch.PATHS.
+# The AVX-512 path has two bodies, at 512 and at 256 bits; index 2 takes what suits this CPU, and
+# these take one of them.
 WIDE = 4
 NARROW = 5
+cdef bint HALVES = gram_halves_preferred()
 
 
 cdef gram_path compiled_path(int index) except *:

@@ -261,7 +261,8 @@ static void plan_tiles(struct walk *walk)
         share_out(walk, &walk->plan[t], t * n / count, (t + 1) * n / count);
     walk->tiles = count;
     memset(walk->space->sums, 0, at * sizeof(double));
-    for (int panel = 0; panel < 2 && n % GRAM_STRIP; panel++) /* rows that are not there */
+    /* Rows that are not there: no result needs them, but denormals among them would cost time. */
+    for (int panel = 0; panel < 2 && n % GRAM_STRIP; panel++)
         memset(walk->space->panel[panel] + (strips - 1) * GRAM_STRIP_SIZE, 0,
                GRAM_STRIP_SIZE * sizeof(double));
 }
