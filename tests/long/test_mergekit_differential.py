@@ -73,6 +73,7 @@ def recipes(folder: Path) -> dict[str, dict[str, Any]]:
         "slerp": slerp,
         "multislerp": body(folder, "multislerp", own=weight),
         "multislerp-base": body(folder, "multislerp", own=weight, **base),
+        "karcher": body(folder, "karcher", parameters={"max_iter": 20}),
         "model_stock": body(folder, "model_stock", **base),
         "sce": body(folder, "sce", **base, parameters={"select_topk": 0.4}),
         "task_arithmetic": body(
@@ -95,6 +96,9 @@ DETERMINISTIC = [
     "linear",
     "linear-plain",
     "slerp",
+    "multislerp",
+    "multislerp-base",
+    "karcher",
     "model_stock",
     "sce",
     "task_arithmetic",
@@ -147,17 +151,6 @@ def test_a_recipe_gives_mergekits_model(merged: dict[str, tuple[Any, Any]], name
         off = np.abs(ours[tensor] - theirs[tensor])
         # Where float32 sums fall on either side of a bound or a sign, single entries may differ.
         assert np.count_nonzero(off > 1e-4 * moved) <= off.size / 1000, (tensor, off.max(), moved)
-
-
-@pytest.mark.parametrize("name", ["multislerp", "multislerp-base"])
-def test_steps_on_the_sphere_end_near_mergekits_steps_on_its_tangent_plane(
-    merged: dict[str, tuple[Any, Any]], name: str
-) -> None:
-    ours, theirs = merged[name]
-    base = arrays(0)
-    for tensor in SHAPES:
-        off = np.linalg.norm(ours[tensor] - theirs[tensor])
-        assert off <= 0.03 * np.linalg.norm(theirs[tensor] - base[tensor])
 
 
 @pytest.mark.parametrize("name", ["dare_linear", "della_linear"])

@@ -33,7 +33,7 @@ def body(method: str, **changes: Any) -> dict[str, Any]:
         {"model": "b", "parameters": {"weight": 0.25}},
     ]
     recipe: dict[str, Any] = {"merge_method": method, "models": models}
-    if method in {"sce", "model_stock", "slerp"}:
+    if method in {"sce", "model_stock", "slerp", "karcher"}:
         for model in models:
             del model["parameters"]
     if method in task:
@@ -66,8 +66,14 @@ def test_every_method_becomes_a_rule_that_takes_its_parameters(folder: Path, met
         (
             "multislerp",
             "multiSlerp",
-            {"weights": {"a": 0.5, "b": 0.25}, "normalize": True, "relative": False},
+            {
+                "weights": {"a": 0.5, "b": 0.25},
+                "normalize": True,
+                "relative": False,
+                "iterations": 0,
+            },
         ),
+        ("karcher", "multiSlerp", {"normalize": True, "iterations": 10}),
         ("model_stock", "modelStock", {}),
         ("sce", "sce", {"density": 1.0}),
         (
@@ -169,6 +175,7 @@ def test_models_of_one_name_get_keys_of_their_own(folder: Path) -> None:
         (body("ties", parameters={"density": [0.1, 0.9]}), "by layer or filter"),
         (body("ties", parameters={"density": "much"}), "not a number"),
         (body("ties", parameters={"rescale": True}), "rescale: false only"),
+        (body("karcher", parameters={"max_iter": 0.5}), "not a count"),
         (body("model_stock", parameters={"filter_wise": True}), "filter_wise"),
         (
             body(

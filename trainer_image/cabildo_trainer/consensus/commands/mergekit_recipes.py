@@ -4,8 +4,9 @@
 |---|---|---|
 | linear | weightedMean; with normalize: false weightedSoup | sums in fp64, rounded once |
 | slerp | slerp, `first` is base_model | |
-| multislerp | multiSlerp, relative when there is a base_model | steps on the sphere itself |
-| model_stock | modelStock | |
+| multislerp | multiSlerp without steps, relative when there is a base_model | |
+| karcher | multiSlerp, max_iter steps, equal weights | stops by its own tolerance |
+| model_stock | modelStock | stays at the base where the mean cosine is negative |
 | task_arithmetic | taskArithmetic | |
 | ties | ties | exactly the k largest entries, ties by index |
 | dare_linear, dare_ties | dare, elect none or sum | kept entries are divided by the density |
@@ -312,7 +313,17 @@ def _multi_slerp(recipe: _Recipe) -> _Translation:
         "weights": recipe.weights(),
         "normalize": normalize,
         "relative": relative,
+        # Its one step is taken in the plane that touches the sphere at the mean: it is zero.
+        "iterations": 0,
     }
+
+
+def _karcher(recipe: _Recipe) -> _Translation:
+    recipe.number("tol", default=0.0)
+    iterations = recipe.number("max_iter", default=10.0)
+    if iterations != int(iterations) or iterations < 1:
+        raise recipe.refused(f"parameter 'max_iter' is {iterations}, not a count")
+    return "multiSlerp", {"normalize": True, "iterations": int(iterations)}
 
 
 def _model_stock(recipe: _Recipe) -> _Translation:
@@ -376,6 +387,7 @@ METHODS: Final[Mapping[str, Callable[[_Recipe], _Translation]]] = {
     "linear": _linear,
     "slerp": _slerp,
     "multislerp": _multi_slerp,
+    "karcher": _karcher,
     "model_stock": _model_stock,
     "sce": _sce,
     "task_arithmetic": _task_vectors("taskArithmetic", normalize=False),
