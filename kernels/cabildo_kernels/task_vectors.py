@@ -5,7 +5,7 @@ numbers do, so "the k largest, ties by index" is exact: a histogram of the leadi
 of the 15 low bits behind the chosen prefix, and the last tie's index make a bound (bits, stop).
 
 Here: checks, and the choice between compiled code and NumPy. Never here: models, files or which
-rule wants what; `cabildo_trainer.consensus.selection` drives the passes. No library does this work.
+rule wants what; the merging rules drive the passes. No library does this work.
 """
 
 from __future__ import annotations

@@ -9,8 +9,24 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from cabildo_trainer.consensus.gradient_soups import LearnedSoup, SimplexWeights
-from cabildo_trainer.consensus.model_stock import ModelStock
+from cabildo_trainer.consensus.merges.gradient_soups import LearnedSoup, SimplexWeights
+from cabildo_trainer.consensus.merges.model_stock import ModelStock
+from cabildo_trainer.consensus.merges.sce import Sce
+from cabildo_trainer.consensus.merges.soups import (
+    GreedySoup,
+    IncrementalSoup,
+    UniformSoup,
+    WeightedSoup,
+)
+from cabildo_trainer.consensus.merges.spherical import MultiSlerp, Slerp
+from cabildo_trainer.consensus.merges.statistics import Fisher, RegMean
+from cabildo_trainer.consensus.merges.task_vectors import (
+    Breadcrumbs,
+    Dare,
+    Della,
+    TaskArithmetic,
+    Ties,
+)
 from cabildo_trainer.consensus.privacy.dp_fed_avg import DpFedAvg
 from cabildo_trainer.consensus.robust.bulyan import Bulyan
 from cabildo_trainer.consensus.robust.centered_clipping import CenteredClipping
@@ -28,16 +44,6 @@ from cabildo_trainer.consensus.robust.mixing import (
 )
 from cabildo_trainer.consensus.robust.subsets import MinimumDiameter, SmallestEigenvalue
 from cabildo_trainer.consensus.robust.trusted import FlTrust, Monna, Zeno
-from cabildo_trainer.consensus.sce import Sce
-from cabildo_trainer.consensus.soups import (
-    GreedySoup,
-    IncrementalSoup,
-    UniformSoup,
-    WeightedSoup,
-)
-from cabildo_trainer.consensus.spherical import MultiSlerp, Slerp
-from cabildo_trainer.consensus.statistics import Fisher, RegMean
-from cabildo_trainer.consensus.task_vectors import Breadcrumbs, Dare, Della, TaskArithmetic, Ties
 from contract import merge_references as merges
 from contract import references
 from contract.models import key_of
@@ -227,7 +233,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(Sce(), 5, 0, merges.sce(1.0)),
     Setting(Sce(density=0.3), 5, 0, merges.sce(0.3), label="sce with a selection"),
     Setting(Slerp(t=0.3), 2, 0, merges.slerp(0.3), translation=False),
-    Setting(MultiSlerp(), 5, 0, merges.spherical(1, relative=False), translation=False),
+    Setting(MultiSlerp(iterations=1), 5, 0, merges.spherical(1, relative=False), translation=False),
     Setting(
         MultiSlerp(relative=True, iterations=50),
         5,

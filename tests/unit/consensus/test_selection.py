@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cabildo_trainer.consensus import selection
 from cabildo_trainer.consensus.context import Context
 from cabildo_trainer.consensus.errors import NonFiniteInput
+from cabildo_trainer.consensus.merges import selection
+from cabildo_trainer.consensus.merges.selection import row_bounds
+from cabildo_trainer.consensus.merges.task_vector_recipes import inside
 from cabildo_trainer.consensus.passes import Session
-from cabildo_trainer.consensus.selection import row_bounds
 from cabildo_trainer.consensus.sources import MemoryModel, to_float32
-from cabildo_trainer.consensus.task_vector_recipes import inside
 
 
 def bf16(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

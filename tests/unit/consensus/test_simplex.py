@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 
-from cabildo_trainer.consensus.simplex import (
+from cabildo_trainer.consensus.merges.simplex import (
     Method,
     Penalised,
     duality_gap,
@@ -18,7 +18,7 @@ from cabildo_trainer.consensus.simplex import (
 )
 
 if TYPE_CHECKING:
-    from cabildo_trainer.consensus.simplex import Weights
+    from cabildo_trainer.consensus.merges.simplex import Weights
 
 
 class LeastSquares:

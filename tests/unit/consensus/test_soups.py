@@ -10,10 +10,15 @@ from scipy.optimize import minimize
 
 from cabildo_trainer.consensus.context import Context
 from cabildo_trainer.consensus.errors import ImpossibleSetting
-from cabildo_trainer.consensus.gradient_soups import LearnedSoup, SimplexWeights
+from cabildo_trainer.consensus.merges.gradient_soups import LearnedSoup, SimplexWeights
+from cabildo_trainer.consensus.merges.soups import (
+    GreedySoup,
+    IncrementalSoup,
+    UniformSoup,
+    WeightedSoup,
+)
 from cabildo_trainer.consensus.merging import merge
 from cabildo_trainer.consensus.sinks import MemorySink
-from cabildo_trainer.consensus.soups import GreedySoup, IncrementalSoup, UniformSoup, WeightedSoup
 from cabildo_trainer.consensus.sources import MemoryModel
 
 if TYPE_CHECKING:

@@ -10,16 +10,20 @@ import pytest
 
 from cabildo_trainer.consensus.context import Context
 from cabildo_trainer.consensus.errors import ImpossibleSetting
-from cabildo_trainer.consensus.merging import merge
-from cabildo_trainer.consensus.model_stock import ModelStock, interpolation_ratio, mean_cosine
-from cabildo_trainer.consensus.sinks import MemorySink
-from cabildo_trainer.consensus.sources import MemoryModel
-from cabildo_trainer.consensus.spherical import (
+from cabildo_trainer.consensus.merges.model_stock import (
+    ModelStock,
+    interpolation_ratio,
+    mean_cosine,
+)
+from cabildo_trainer.consensus.merges.spherical import (
     MultiSlerp,
     Slerp,
     slerp_weights,
     spherical_mean_weights,
 )
+from cabildo_trainer.consensus.merging import merge
+from cabildo_trainer.consensus.sinks import MemorySink
+from cabildo_trainer.consensus.sources import MemoryModel
 
 
 def gram_of(*rows: Any) -> Any:

@@ -7,12 +7,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from cabildo_trainer.consensus.cholesky import (
-    NotPositiveDefiniteError,
-    add_product,
-    cholesky,
-    solve,
-)
 from cabildo_trainer.consensus.context import Context
 from cabildo_trainer.consensus.errors import (
     ImpossibleSetting,
@@ -20,10 +14,16 @@ from cabildo_trainer.consensus.errors import (
     MissingInput,
     NonFiniteInput,
 )
+from cabildo_trainer.consensus.merges.cholesky import (
+    NotPositiveDefiniteError,
+    add_product,
+    cholesky,
+    solve,
+)
+from cabildo_trainer.consensus.merges.statistics import Fisher, RegMean
 from cabildo_trainer.consensus.merging import merge
 from cabildo_trainer.consensus.sinks import MemorySink
 from cabildo_trainer.consensus.sources import MemoryModel
-from cabildo_trainer.consensus.statistics import Fisher, RegMean
 
 if TYPE_CHECKING:
     from cabildo_trainer.consensus.rule import Rule

@@ -9,17 +9,17 @@ import pytest
 
 from cabildo_trainer.consensus.context import Context
 from cabildo_trainer.consensus.errors import ImpossibleSetting, NonFiniteInput
-from cabildo_trainer.consensus.merging import merge
-from cabildo_trainer.consensus.sce import Sce
-from cabildo_trainer.consensus.sinks import MemorySink
-from cabildo_trainer.consensus.sources import MemoryModel
-from cabildo_trainer.consensus.task_vectors import (
+from cabildo_trainer.consensus.merges.sce import Sce
+from cabildo_trainer.consensus.merges.task_vectors import (
     Breadcrumbs,
     Dare,
     Della,
     TaskArithmetic,
     Ties,
 )
+from cabildo_trainer.consensus.merging import merge
+from cabildo_trainer.consensus.sinks import MemorySink
+from cabildo_trainer.consensus.sources import MemoryModel
 
 if TYPE_CHECKING:
     from cabildo_trainer.consensus.rule import Rule

@@ -3,7 +3,7 @@
 Here: `exp`, `log`, `sin`, `cos`, `acos` and `softmax` of Python floats from + - * / and the
 correctly rounded square root alone; libm's versions differ between builds. Each states its largest
 error, which the unit tests measure against 60-digit arithmetic. Never here: arrays of a model's
-size. Next: `simplex.py` (mirror descent), `spherical.py` (angles), `soups.py` (learned soups).
+size. Next: `merges/` (mirror descent, angles, learned soups).
 """
 
 from __future__ import annotations

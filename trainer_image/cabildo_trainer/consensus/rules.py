@@ -15,8 +15,24 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic.alias_generators import to_camel
 
 from cabildo_trainer.consensus.errors import ImpossibleSetting
-from cabildo_trainer.consensus.gradient_soups import LearnedSoup, SimplexWeights
-from cabildo_trainer.consensus.model_stock import ModelStock
+from cabildo_trainer.consensus.merges.gradient_soups import LearnedSoup, SimplexWeights
+from cabildo_trainer.consensus.merges.model_stock import ModelStock
+from cabildo_trainer.consensus.merges.sce import Sce
+from cabildo_trainer.consensus.merges.soups import (
+    GreedySoup,
+    IncrementalSoup,
+    UniformSoup,
+    WeightedSoup,
+)
+from cabildo_trainer.consensus.merges.spherical import MultiSlerp, Slerp
+from cabildo_trainer.consensus.merges.statistics import Fisher, RegMean
+from cabildo_trainer.consensus.merges.task_vectors import (
+    Breadcrumbs,
+    Dare,
+    Della,
+    TaskArithmetic,
+    Ties,
+)
 from cabildo_trainer.consensus.privacy.dp_fed_avg import DpFedAvg
 from cabildo_trainer.consensus.robust.bulyan import Bulyan
 from cabildo_trainer.consensus.robust.centered_clipping import CenteredClipping
@@ -35,11 +51,6 @@ from cabildo_trainer.consensus.robust.mixing import (
 from cabildo_trainer.consensus.robust.subsets import MinimumDiameter, SmallestEigenvalue
 from cabildo_trainer.consensus.robust.trusted import FlTrust, Monna, Zeno
 from cabildo_trainer.consensus.rule import Rule
-from cabildo_trainer.consensus.sce import Sce
-from cabildo_trainer.consensus.soups import GreedySoup, IncrementalSoup, UniformSoup, WeightedSoup
-from cabildo_trainer.consensus.spherical import MultiSlerp, Slerp
-from cabildo_trainer.consensus.statistics import Fisher, RegMean
-from cabildo_trainer.consensus.task_vectors import Breadcrumbs, Dare, Della, TaskArithmetic, Ties
 
 RULES: Final[tuple[type[Rule], ...]] = (
     WeightedMean,

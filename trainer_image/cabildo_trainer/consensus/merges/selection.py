@@ -34,9 +34,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from cabildo_trainer.consensus.merges.task_vector_recipes import Bound
     from cabildo_trainer.consensus.passes import Session
     from cabildo_trainer.consensus.sources import ModelSource, TensorSpec
-    from cabildo_trainer.consensus.task_vector_recipes import Bound
 
 CACHED_BYTES: Final = 40 * 2**20
 """Of one tensor of one model; three such are held at a time with two threads."""

@@ -19,12 +19,12 @@ from cabildo_trainer.consensus.context import Need
 from cabildo_trainer.consensus.decision import Decision
 from cabildo_trainer.consensus.elementary import PI, acos, cos, sin
 from cabildo_trainer.consensus.errors import ImpossibleSetting
+from cabildo_trainer.consensus.merges.task_vector_recipes import TaskVectors
+from cabildo_trainer.consensus.merges.tensor_grams import tensor_grams
+from cabildo_trainer.consensus.merges.weights import convex_weights
 from cabildo_trainer.consensus.ordered import inner, matrix_vector, ordered_sum
 from cabildo_trainer.consensus.recipes import PerTensor, Recipe, WeightedSum
 from cabildo_trainer.consensus.rule import Rule, require
-from cabildo_trainer.consensus.task_vector_recipes import TaskVectors
-from cabildo_trainer.consensus.tensor_grams import tensor_grams
-from cabildo_trainer.consensus.weights import convex_weights
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -161,22 +161,22 @@ class Slerp(Rule):
 
 @dataclass(frozen=True, slots=True)
 class MultiSlerp(Rule):
-    """The weighted spherical mean of any number of models, tensor by tensor.
+    """The weighted mean on the sphere of any number of models, tensor by tensor.
 
-    With a base in the context the differences to it are averaged on the sphere.
+    Directions are averaged (Buss and Fillmore, 2001); the length is the weighted mean of theirs.
 
     Attributes:
         weights: By key, with sum 1; empty for equal ones.
         normalize: Divide the weights by their sum.
-        iterations: Steps in the tangent space: 1 is the usual multi-SLERP, more converge to the
-            Karcher mean.
+        iterations: Steps in the tangent space at most: 0 is the normalised straight mean (what
+            mergekit's `multislerp` comes to), many converge to the Karcher mean (its `karcher`).
         relative: Whether differences to the base are averaged, and not the models themselves.
     """
 
     name: ClassVar[str] = "multiSlerp"
     weights: dict[str, float] = field(default_factory=dict)
     normalize: bool = False
-    iterations: int = 1
+    iterations: int = 10
     relative: bool = False
 
     @property

@@ -14,10 +14,10 @@ from cabildo_api.consensus_limits import MAXIMUM_PARTICIPANTS
 from cabildo_trainer.consensus.context import Need
 from cabildo_trainer.consensus.decision import Candidate, Decision
 from cabildo_trainer.consensus.errors import ImpossibleSetting
+from cabildo_trainer.consensus.merges.weights import row_weights
 from cabildo_trainer.consensus.ordered import ordered_sum
 from cabildo_trainer.consensus.recipes import WeightedSum, mean_of, single
 from cabildo_trainer.consensus.rule import Rule
-from cabildo_trainer.consensus.weights import row_weights
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

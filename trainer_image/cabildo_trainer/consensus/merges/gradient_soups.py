@@ -17,10 +17,7 @@ from cabildo_trainer.consensus.context import Need
 from cabildo_trainer.consensus.decision import Candidate, Decision
 from cabildo_trainer.consensus.elementary import softmax
 from cabildo_trainer.consensus.errors import ImpossibleSetting, MissingInput
-from cabildo_trainer.consensus.ordered import ordered_sum
-from cabildo_trainer.consensus.recipes import PerTensor, Recipe, WeightedSum
-from cabildo_trainer.consensus.rule import Rule
-from cabildo_trainer.consensus.simplex import (
+from cabildo_trainer.consensus.merges.simplex import (
     Method,
     Penalised,
     Solution,
@@ -29,8 +26,11 @@ from cabildo_trainer.consensus.simplex import (
     minimise,
     uniform,
 )
-from cabildo_trainer.consensus.tensor_grams import tensor_dots
-from cabildo_trainer.consensus.weights import convex_weights
+from cabildo_trainer.consensus.merges.tensor_grams import tensor_dots
+from cabildo_trainer.consensus.merges.weights import convex_weights
+from cabildo_trainer.consensus.ordered import ordered_sum
+from cabildo_trainer.consensus.recipes import PerTensor, Recipe, WeightedSum
+from cabildo_trainer.consensus.rule import Rule
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

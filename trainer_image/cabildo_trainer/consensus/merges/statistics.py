@@ -17,21 +17,21 @@ import numpy as np
 
 from cabildo_kernels.fallback.columns import rounded
 from cabildo_kernels.fallback.floating_point import default_environment
-from cabildo_trainer.consensus.cholesky import (
+from cabildo_trainer.consensus.chunks import non_finite
+from cabildo_trainer.consensus.context import Need
+from cabildo_trainer.consensus.decision import Decision
+from cabildo_trainer.consensus.errors import ImpossibleSetting, ManifestMismatch, MissingInput
+from cabildo_trainer.consensus.merges.cholesky import (
     NotPositiveDefiniteError,
     add_product,
     cholesky,
     solve,
 )
-from cabildo_trainer.consensus.chunks import non_finite
-from cabildo_trainer.consensus.context import Need
-from cabildo_trainer.consensus.decision import Decision
-from cabildo_trainer.consensus.errors import ImpossibleSetting, ManifestMismatch, MissingInput
+from cabildo_trainer.consensus.merges.weights import row_weights
 from cabildo_trainer.consensus.ordered import ordered_sum
 from cabildo_trainer.consensus.recipes import PerTensor, Recipe, mean_of
 from cabildo_trainer.consensus.rule import Rule
 from cabildo_trainer.consensus.sources import to_float32
-from cabildo_trainer.consensus.weights import row_weights
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, ClassVar, Final
 from cabildo_api.consensus_limits import Check
 from cabildo_trainer.consensus.context import Need
 from cabildo_trainer.consensus.decision import Decision
+from cabildo_trainer.consensus.merges.task_vector_recipes import TaskVectors
+from cabildo_trainer.consensus.merges.tensor_grams import tensor_grams
 from cabildo_trainer.consensus.ordered import ordered_sum
 from cabildo_trainer.consensus.recipes import PerTensor, Recipe
 from cabildo_trainer.consensus.rule import Rule, require
-from cabildo_trainer.consensus.task_vector_recipes import TaskVectors
-from cabildo_trainer.consensus.tensor_grams import tensor_grams
 
 if TYPE_CHECKING:
     import numpy as np
@@ -42,7 +42,8 @@ def mean_cosine(gram: NDArray[np.float64]) -> float:
 def interpolation_ratio(cosine: float, *, n: int) -> float:
     """Returns t = n cos / (1 + (n - 1) cos) (Jang et al., ECCV 2024, arXiv 2403.19522).
 
-    Models that point apart on average (cos <= 0) have nothing in common: t = 0 is the base.
+    Models that point apart on average (cos <= 0) have nothing in common: t = 0 is the base (where
+    mergekit's `model_stock` takes the negative ratio and goes away from the mean).
     """
     return 0.0 if cosine <= 0.0 else n * cosine / (1.0 + (n - 1) * cosine)
 

@@ -16,27 +16,27 @@ from cabildo_kernels.fallback.floating_point import default_environment
 from cabildo_kernels.task_vectors import EVERYTHING
 from cabildo_trainer.consensus.context import Need
 from cabildo_trainer.consensus.decision import Decision
-from cabildo_trainer.consensus.ordered import ordered_sum
-from cabildo_trainer.consensus.passes import spans
-from cabildo_trainer.consensus.recipes import PerTensor, Recipe
-from cabildo_trainer.consensus.rule import Rule
-from cabildo_trainer.consensus.selection import bounds_of
-from cabildo_trainer.consensus.task_vector_recipes import (
+from cabildo_trainer.consensus.merges.selection import bounds_of
+from cabildo_trainer.consensus.merges.task_vector_recipes import (
     VarianceSelected,
     column_variance,
     held,
     inside,
 )
-from cabildo_trainer.consensus.task_vectors import check_share, kept_of
+from cabildo_trainer.consensus.merges.task_vectors import check_share, kept_of
+from cabildo_trainer.consensus.ordered import ordered_sum
+from cabildo_trainer.consensus.passes import spans
+from cabildo_trainer.consensus.recipes import PerTensor, Recipe
+from cabildo_trainer.consensus.rule import Rule
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from numpy.typing import NDArray
 
+    from cabildo_trainer.consensus.merges.task_vector_recipes import Bound
     from cabildo_trainer.consensus.passes import Session
     from cabildo_trainer.consensus.sources import TensorSpec
-    from cabildo_trainer.consensus.task_vector_recipes import Bound
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,11 +5,12 @@ of t_i count. Weights and scale are used as given. `normalize` divides by the su
 (of those that agree, where there is a vote) and is part of the result's parameters; it is on by
 default only in TIES and DELLA, whose papers define the disjoint mean.
 
-mergekit's recipes map one to one: task_arithmetic; ties (density); dare_linear and dare_ties
-(`dare` with elect none and sum); della_linear and della (elect none and sum; its epsilon is half of
-our window); breadcrumbs and breadcrumbs_ties (gamma); its lambda is our scale, its int8_mask has no
-meaning here. Differences: arithmetic is float32/fp64 whatever the
-models are, ties go by index, an impossible density is refused.
+mergekit 0.1.5's recipes map one to one (compared by running it): task_arithmetic; ties; dare_linear
+and dare_ties (`dare` with elect none and sum); della_linear and della (elect none and sum, window =
+2 epsilon); breadcrumbs and breadcrumbs_ties; its lambda is our scale. Differences: our arithmetic
+is float32 and fp64 whatever the models are, ties go by index, an impossible density is refused, and
+kept random entries are divided by their probability as in the papers, where mergekit restores the
+tensor's L1 norm.
 
 Here: the rules. Never here: the pass (`task_vector_recipes.py`) or selection (`selection.py`).
 Next: `merging.py`.
@@ -24,22 +25,22 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from cabildo_trainer.consensus.context import Need
 from cabildo_trainer.consensus.decision import Decision
 from cabildo_trainer.consensus.errors import ImpossibleSetting, MissingInput
-from cabildo_trainer.consensus.recipes import PerTensor, Recipe
-from cabildo_trainer.consensus.rule import Rule
-from cabildo_trainer.consensus.selection import row_bounds
-from cabildo_trainer.consensus.task_vector_recipes import (
+from cabildo_trainer.consensus.merges.selection import row_bounds
+from cabildo_trainer.consensus.merges.task_vector_recipes import (
     RandomlyDropped,
     RankDropped,
     TaskVectors,
 )
-from cabildo_trainer.consensus.weights import row_weights
+from cabildo_trainer.consensus.merges.weights import row_weights
+from cabildo_trainer.consensus.recipes import PerTensor, Recipe
+from cabildo_trainer.consensus.rule import Rule
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from cabildo_trainer.consensus.merges.task_vector_recipes import Bound
     from cabildo_trainer.consensus.passes import Session
     from cabildo_trainer.consensus.sources import ModelSource, TensorSpec
-    from cabildo_trainer.consensus.task_vector_recipes import Bound
 
 Election = Literal["none", "sum", "count"]
 
