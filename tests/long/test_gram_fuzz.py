@@ -40,7 +40,8 @@ def rows_call(random: np.random.Generator, *, large: bool) -> Callable[[], Any]:
     columns = int(random.choice(LARGE if large else EDGES))
 
     def vector(kind: str) -> NDArray[Any]:
-        return laid_out(random, values(random, columns, kind=kind))
+        placed: NDArray[Any] = laid_out(random, values(random, columns, kind=kind))
+        return placed
 
     kinds = tuple(str(kind) for kind in random.choice(KINDS, n))
     options: dict[str, Any] = {"dtype": kinds, "threads": int(random.integers(1, 4))}
