@@ -274,6 +274,7 @@ def test_the_trainer_has_no_compiler_and_nothing_to_compile(opened: Opened) -> N
     assert not {name for name in code if name.endswith((".pyx", ".c", ".h", "setup.py"))}
 
 
+@pytest.mark.timeout(2400)
 def test_the_trainers_code_is_what_the_dockerfile_alone_makes(
     trainer: Shipped, shipped: Shipped
 ) -> None:
