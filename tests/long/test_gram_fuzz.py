@@ -1,6 +1,6 @@
-"""Gram matrix, dot products and eigenvalues on 10^5 random calls: NumPy's bits on every path.
+"""Gram matrix, dot products and eigenvalues on random calls: NumPy's bits on every path.
 
-`CABILDO_FUZZ_CASES` says how many calls (100,000 unless set); each runs on every compiled path.
+`CABILDO_FUZZ_CASES` says how many comparisons (100,000 unless set): each call runs on every path.
 """
 
 from __future__ import annotations
