@@ -156,7 +156,7 @@ def products() -> Iterator[Contest]:
             OURS: partial(matmul, stored, stored, dtype="bf16"),
             "torch": partial(torch.matmul, tensor, tensor),
         },
-        rounds=15,
+        rounds=40,
     )
 
 
