@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,25 +18,11 @@ from cabildo_kernels.task_vectors import (
     find_magnitude,
     magnitude_counts,
 )
+from support.denormals import denormals_flushed, flushed_denormals
+from support.kernel_paths import COMPILED, EVERY_PATH, on_path
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from numpy.typing import NDArray
-
-COMPILED = tuple(path for path in dispatch.available() if path != dispatch.FALLBACK)
-
-
-@contextmanager
-def on_path(isa: str) -> Iterator[None]:
-    """Forces a path within the block."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(dispatch, "isa", lambda: isa)
-        dispatch.native.cache_clear()
-        try:
-            yield
-        finally:
-            dispatch.native.cache_clear()
 
 
 def stored(values: NDArray[np.float32], dtype: str) -> NDArray[Any]:
@@ -172,7 +157,7 @@ def test_bounds_keep_the_ties_of_lowest_index_and_drop_the_largest() -> None:
     assert combine_task_vectors([row], base, [1.0], keep=[EVERYTHING]).tolist() == row.tolist()
 
 
-@pytest.mark.parametrize("isa", dispatch.available())
+@pytest.mark.parametrize("isa", EVERY_PATH)
 def test_rows_that_are_not_finite_are_named_and_a_base_is_refused(isa: str) -> None:
     base = np.zeros(100, dtype=np.float32)
     rows = [np.ones(100, dtype=np.float32) for _ in range(4)]
@@ -215,3 +200,23 @@ def test_arguments_that_do_not_fit_are_refused_by_name(
         combine_task_vectors(**given)
     with pytest.raises(kernels.InvalidInput, match="counts"):
         magnitude_counts(given["rows"][0], counts=np.zeros(3, dtype=np.uint64))
+
+
+@pytest.mark.parametrize("isa", EVERY_PATH)
+def test_flushed_denormals_of_the_caller_change_no_bit(isa: str) -> None:
+    random = np.random.default_rng(6)
+    base = (random.normal(size=3000) * 1e-40).astype(np.float32)
+    rows = [(base + random.normal(size=3000) * 1e-41).astype(np.float32) for _ in range(3)]
+
+    def results() -> tuple[bytes, ...]:
+        merged = combine_task_vectors(rows, base, [0.5, 1.0, 2.0], elect="sum", normalize=True)
+        counts = magnitude_counts(rows[0], base)
+        low = magnitude_counts(rows[0], base, prefix=int(counts.argmax()))
+        return merged.tobytes(), counts.tobytes(), low.tobytes()
+
+    with on_path(dispatch.FALLBACK):
+        expected = results()
+    with on_path(isa), flushed_denormals():
+        found = results()
+    assert found == expected
+    assert not denormals_flushed()
