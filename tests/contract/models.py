@@ -112,11 +112,13 @@ def scene(n: int, f: int, *, seed: int, attack: str = "shifted", d: int | None =
             "sign": start - 2.0 * (truth - start) + noise,
             "far": truth + (0.2 + 0.05 * index) * np.sign(noise),
             "copies": truth + 0.03,
+            "away": truth + 64.0,
             "honest": rows[row],
         }[attack]
     root = truth + rng.normal(scale=0.01, size=d)
-    parts = (rows, start, root, truth)
-    return Scene(*(on_grid(np.clip(part, -0.5, 0.5)) for part in parts))
+    limit = 128.0 if attack == "away" else 0.5
+    parts = (on_grid(np.clip(part, -limit, limit)) for part in (rows, start, root, truth))
+    return Scene(*(part.astype(np.float32).astype(np.float64) for part in parts))
 
 
 def key_of(row: int) -> str:

@@ -20,6 +20,7 @@ from cabildo_trainer.consensus.robust.centered_clipping import CenteredClipping
 from cabildo_trainer.consensus.robust.columns import Median, TrimmedMean
 from cabildo_trainer.consensus.robust.krum import Krum, MultiKrum
 from cabildo_trainer.consensus.robust.means import WeightedMean
+from cabildo_trainer.consensus.robust.trusted import FlTrust
 from cabildo_trainer.consensus.sinks import MemorySink
 from cabildo_trainer.consensus.sources import MemoryModel, to_float32
 
@@ -112,6 +113,20 @@ def test_with_a_base_a_model_of_another_form_is_proven_faulty() -> None:
     context = Context(maximum_faulty=1, base=model("base", np.zeros(4)))
     with pytest.raises(ManifestMismatch):
         merge(inputs, Median(), context, sink=MemorySink())
+
+
+def test_a_trusted_model_tells_even_when_most_participants_are_of_another_form() -> None:
+    good = several(2)
+    bad = [model(f"q{row}", np.zeros(5)) for row in range(3)]
+    context = Context(
+        maximum_faulty=3, base=model("base", np.zeros(4)), root_update=model("root", np.ones(4))
+    )
+    result = merge([*bad, *good], FlTrust(), context, sink=MemorySink())
+    assert [item.key for item in result.participants if item.reason == "ManifestMismatch"] == [
+        "q0",
+        "q1",
+        "q2",
+    ]
 
 
 def test_without_a_trusted_model_the_form_of_the_majority_is_right() -> None:
