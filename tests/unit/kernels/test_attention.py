@@ -165,7 +165,8 @@ def test_whoever_does_the_work_the_result_is_right(
         (True, 1025, True, False),
         (False, 100, True, False),
         (False, 100, False, True),
-        (False, 600, False, False),
+        (False, 40, True, True),
+        (False, 1100, False, False),
     ],
 )
 def test_the_table_says_who_does_the_work(
