@@ -99,19 +99,19 @@ class NoiseStream:
     def _candidates(
         self, words: NDArray[np.uint64], *, block: int, first: int
     ) -> NDArray[np.int64]:
-        """Returns the accepted ones of the candidates that the words [candidates, 3] describe."""
-        levels = self._levels(words[:, 0], block=block, first=first)
-        offsets = (words[:, 1] & np.uint64((1 << self.scale_bits) - 1)).astype(np.int64)
-        negative = (words[:, 1] >> np.uint64(self.scale_bits)) & np.uint64(1) == 1
+        """Returns the accepted ones of the candidates that the words [3, candidates] describe."""
+        levels = self._levels(words[0], block=block, first=first)
+        offsets = (words[1] & np.uint64((1 << self.scale_bits) - 1)).astype(np.int64)
+        negative = (words[1] >> np.uint64(self.scale_bits)) & np.uint64(1) == 1
         # Below 2^53, so exact in fp64, for all levels below 16.
         numerators = offsets * ((levels << (self.scale_bits + 1)) + offsets)
         shift = 2 * self.scale_bits + 1
         limits = np.exp(numerators.astype(np.float64) * -(2.0**-shift))
-        given = words[:, 2].astype(np.float64) * 2.0**-WORD_BITS
+        given = words[2].astype(np.float64) * 2.0**-WORD_BITS
         keep = given < limits
         for index in np.flatnonzero(np.abs(given - limits) <= self.doubt).tolist():
             keep[index] = is_below_exp(
-                int(words[index, 2]),
+                int(words[2, index]),
                 self._further(block, candidate=first + index, decision=_ACCEPT),
                 numerator=int(numerators[index]),
                 shift=shift,
@@ -161,7 +161,8 @@ def _endless(stream: CipherContext) -> Iterator[int]:
 
 
 def _words(stream: CipherContext, candidates: int) -> NDArray[np.uint64]:
-    """The next words of a stream, [candidates, 3]."""
+    """The next words of a stream, [3, candidates]; three for a candidate lie together in it."""
     size_bytes = candidates * _WORDS_A_CANDIDATE * _BYTES_A_WORD
     data = np.frombuffer(stream.update(bytes(size_bytes)), dtype="<u8")
-    return data.reshape(candidates, _WORDS_A_CANDIDATE).astype(np.uint64, copy=False)
+    by_candidate = data.reshape(candidates, _WORDS_A_CANDIDATE).astype(np.uint64, copy=False)
+    return np.ascontiguousarray(by_candidate.T)
