@@ -201,6 +201,27 @@ def test_a_learned_soup_is_better_than_the_uniform_one_it_starts_from(layers: An
     assert result.diagnostics["layers"] == {"global": 1, "tensor": 2, "prefix": 1}[layers]
 
 
+def test_a_learned_soups_step_is_the_gradient_of_the_loss_in_theta() -> None:
+    problem = Regression(seed=10)
+    models = fine_tuned(problem, 4, seed=10)
+    rows = stacked(models)
+    design = np.concatenate([np.ones((80, 1)), problem.inputs], axis=1)
+
+    def value(theta: np.ndarray[Any, Any]) -> float:
+        shares = np.exp(theta) / np.exp(theta).sum()
+        return float(np.mean((design @ (shares @ rows) - problem.targets) ** 2))
+
+    theta, rate = np.zeros(4), 0.01
+    for steps in (1, 2):
+        h = 1e-5
+        slopes = [(value(theta + h * e) - value(theta - h * e)) / (2 * h) for e in np.eye(4)]
+        # Successful steps double the rate.
+        theta = theta - rate * 2 ** (steps - 1) * np.array(slopes)
+        result, _ = run(LearnedSoup(iterations=steps, rate=rate), models, problem)
+        weights = [item.weight for item in result.participants]
+        np.testing.assert_allclose(weights, np.exp(theta) / np.exp(theta).sum(), rtol=1e-5)
+
+
 def test_weights_for_each_tensor_reach_what_one_weight_a_model_cannot() -> None:
     problem = Regression(seed=9)
     exact = {
