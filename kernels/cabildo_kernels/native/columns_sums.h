@@ -32,7 +32,7 @@ INLINE void finish_sum(const struct columns_task *task, vd sum, char *out, size_
                 }                                                                                  \
             for (int k = 0; k < OUTPUTS; k++)                                                      \
                 for (int v = 0; v < VECTORS; v++) {                                                \
-                    check = vf_taint(check, vd_narrow(vd_sub(sum[k][v], sum[k][v])));                                        \
+                    check = vf_taint(check, vd_narrow(vd_sub(sum[k][v], sum[k][v])));              \
                     finish_sum(task, sum[k][v], out + (size_t)k * out_stride,                      \
                                c + (size_t)v * W);                                                 \
                 }                                                                                  \
@@ -42,28 +42,26 @@ INLINE void finish_sum(const struct columns_task *task, vd sum, char *out, size_
 DEFINE_SUMS(1, 1)
 DEFINE_SUMS(1, 2)
 DEFINE_SUMS(4, 1)
+DEFINE_SUMS(4, 2)
 
-/* Every output in turn over a tile of columns that stays in L1. */
+/* Every output in turn, four at a time, over a tile of columns that stays in L1. */
 static void weighted_sums(const struct columns_task *task, const float *const *x, size_t count,
                           char *out, size_t out_stride, vf *check)
 {
-    size_t pairs = count / (2 * W) * (2 * W);
-    if (task->outputs == 1) {
-        *check = sums_1_2(task, task->weights, x, 0, pairs, out, out_stride, *check);
-        *check = sums_1_1(task, task->weights, x, pairs, count, out, out_stride, *check);
-        return;
-    }
-    size_t tile = 4096 / (size_t)task->rows / 16 * 16;
-    for (size_t c = 0; c < count; c += tile) {
-        size_t to = count - c < tile ? count : c + tile;
+    size_t tile = task->outputs == 1 ? count : 4096 / (size_t)task->rows / 32 * 32;
+    for (size_t c = 0, to; c < count; c = to) {
+        to = count - c < tile ? count : c + tile;
+        size_t pairs = c + (to - c) / (2 * W) * (2 * W);
         for (int k = 0; k < task->outputs;) {
             const double *weights = task->weights + (size_t)k * (size_t)task->rows;
-            char *rows_out = out + (size_t)k * out_stride;
+            char *sums = out + (size_t)k * out_stride;
             if (task->outputs - k >= 4) {
-                *check = sums_4_1(task, weights, x, c, to, rows_out, out_stride, *check);
+                *check = sums_4_2(task, weights, x, c, pairs, sums, out_stride, *check);
+                *check = sums_4_1(task, weights, x, pairs, to, sums, out_stride, *check);
                 k += 4;
             } else {
-                *check = sums_1_1(task, weights, x, c, to, rows_out, out_stride, *check);
+                *check = sums_1_2(task, weights, x, c, pairs, sums, out_stride, *check);
+                *check = sums_1_1(task, weights, x, pairs, to, sums, out_stride, *check);
                 k += 1;
             }
         }
