@@ -294,7 +294,11 @@ def digests_of() -> Callable[[str], dict[str, list[str]]]:
 
     def compute(path: str) -> dict[str, list[str]]:
         if path not in known:
-            environment = {**os.environ, "CABILDO_KERNELS_ISA": path}
+            environment = {
+                **os.environ,
+                "CABILDO_KERNELS_ISA": path,
+                "PYTHONPATH": os.pathsep.join(sys.path),
+            }
             done = subprocess.run(
                 [sys.executable, "-m", "contract.digests"],
                 cwd=tests,
