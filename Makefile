@@ -19,8 +19,10 @@ VENV := .venv
 PYTHON := $(VENV)/bin/python
 SOURCE_ROOTS := crds operator trainer_image kernels cli local_cluster
 PACKAGES := cabildo_api cabildo_operator cabildo_trainer cabildo_kernels cabildo_cli cabildo_local
-# Rebuilt when a lock file or a distribution's metadata changes.
+# Rebuilt when a lock file, a distribution's metadata or a compiled kernel changes.
 VENV_STAMP := $(VENV)/.complete
+NATIVE := kernels/setup.py $(wildcard kernels/cabildo_kernels/native/*.c kernels/cabildo_kernels/native/*.h \
+  kernels/cabildo_kernels/native/*.pyx)
 PYTEST := $(PYTHON) -m pytest
 
 # The demo needs no torch on this machine: it is in the trainer's image.
@@ -33,7 +35,7 @@ CABILDO := $(CLI_VENV)/bin/cabildo
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-$(VENV_STAMP): requirements/dev.txt $(SOURCE_ROOTS:=/pyproject.toml) scripts/make-venv
+$(VENV_STAMP): requirements/dev.txt $(SOURCE_ROOTS:=/pyproject.toml) $(NATIVE) scripts/make-venv
 	@scripts/make-venv $(VENV) requirements/dev.txt $(SOURCE_ROOTS)
 	@touch $@
 
@@ -56,8 +58,8 @@ demo: $(CLI_STAMP) ## train examples/quickstart.yaml in two real pods on a real 
 test: packages check test-unit test-cluster test-e2e coverage-gate ## everything CI runs: checks, unit, control plane, real pods
 
 .PHONY: test-unit
-test-unit: packages $(VENV_STAMP) ## unit tests, with two trainer ranks as host processes
-	@scripts/run-tests unit tests/unit
+test-unit: packages $(VENV_STAMP) ## unit and contract tests, with two trainer ranks as host processes
+	@scripts/run-tests unit tests/unit tests/contract -m "not long"
 
 .PHONY: test-cluster
 test-cluster: packages $(VENV_STAMP) ## tests against a real control plane (no nodes)
