@@ -12,7 +12,12 @@ import pytest
 from scipy import stats
 
 from cabildo_trainer.consensus.privacy import exact_thresholds as exact
-from cabildo_trainer.consensus.privacy.discrete_gaussian import BLOCK, SCALE, NoiseStream
+from cabildo_trainer.consensus.privacy.discrete_gaussian import (
+    BLOCK,
+    SCALE,
+    NoiseStream,
+    _words,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -129,13 +134,25 @@ def test_integers_decide_every_case_as_fp64_does() -> None:
     assert np.array_equal(quick.draw(0, 3000), slow.draw(0, 3000))
 
 
-def test_a_doubtful_level_is_decided_by_further_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_doubtful_level_is_decided_by_further_bits() -> None:
     stream = NoiseStream(KEY)
     thresholds = exact.level_thresholds()
     words = np.asarray(thresholds, dtype=np.uint64)
     levels = stream._levels(words, block=0, first=0)
     assert all(level in {k, k + 1} for k, level in enumerate(levels[:-1].tolist()))
     assert set(levels[:-1] - np.arange(len(words) - 1)) == {0, 1}, "both sides happen"
+
+
+def test_further_bits_of_a_decision_are_used_nowhere_else() -> None:
+    stream = NoiseStream(KEY)
+    used = _words(stream._stream(0, purpose=0), 100_000).ravel().tolist()
+    further = [
+        stream._further(block, candidate=candidate, decision=decision)(0)
+        for block in range(3)
+        for candidate in range(50)
+        for decision in range(2)
+    ]
+    assert len({*further, *used}) == len(further) + len(used)
 
 
 @pytest.mark.parametrize(
