@@ -54,7 +54,7 @@ BUFFERS_KEPT: Final = 3
 """The tile in use, the one read ahead, and the one that a pass is just done with."""
 _UNUSED: Final = 3
 """References to a buffer that only the list, the loop and the counting itself look at."""
-ADVISED_BYTES: Final = 8 << 20
+ADVISED_BYTES: Final = 4 << 20
 """How far ahead the kernel is told what will be read."""
 
 
@@ -347,9 +347,7 @@ class FileModel:
     def _read_bytes(self, name: str, begin: int, into: memoryview) -> None:
         place = self.files.tensors[name]
         descriptor, offset = self._descriptors[place.file], place.placed.offset + begin
-        if not ADVISED_BYTES // 2 <= self._advised[place.file] - offset <= ADVISED_BYTES:
-            os.posix_fadvise(descriptor, offset, ADVISED_BYTES, os.POSIX_FADV_WILLNEED)
-            self._advised[place.file] = offset + ADVISED_BYTES
+        self._advise(place.file, offset)
         done = 0
         while done < len(into):
             count = os.preadv(descriptor, [into[done:]], offset + done)
@@ -362,6 +360,16 @@ class FileModel:
             done += count
         if self._on_bytes is not None:
             self._on_bytes(len(into))
+
+    def _advise(self, file: int, offset: int) -> None:
+        """Asks for what follows, in pieces: the kernel cuts a larger request short."""
+        advised = self._advised[file]
+        if not offset <= advised <= offset + ADVISED_BYTES + PIECE_BYTES:
+            advised = offset
+        while advised < offset + ADVISED_BYTES:
+            os.posix_fadvise(self._descriptors[file], advised, PIECE_BYTES, os.POSIX_FADV_WILLNEED)
+            advised += PIECE_BYTES
+        self._advised[file] = advised
 
     def _changed(self, name: str, error: SpanMismatchError) -> DigestMismatch:
         place = self.files.tensors[name]
