@@ -1,7 +1,7 @@
 """Builds of the kernels: sanitised ones that run the kernel tests, and none at all.
 
-Here: building a copy of the source root into a scratch folder and running tests on it. The sanitisers
-(address, undefined behaviour) end the process at the first fault.
+Here: building a copy of the source root into a scratch folder and running tests on it. The
+sanitisers (address, undefined behaviour) end the process at the first fault.
 """
 
 from __future__ import annotations
