@@ -481,3 +481,23 @@ def test_the_output_is_rounded_once_to_bf16() -> None:
     found = rounded(np.asarray(values), out_dtype="bf16")
     assert found.tolist() == [nearest_bf16(value) for value in values]
     assert rounded(np.asarray([1.0 + 2.0**-11 + hair]), out_dtype="f16")[0] == 1.0 + 2.0**-10
+
+
+def test_models_in_bf16_are_clipped_and_rounded_once() -> None:
+    rng = np.random.default_rng(5)
+    bits = (rng.normal(size=(8, D)).astype(np.float32).view(np.uint32) >> 16).astype(np.uint16)
+    inputs = [
+        MemoryModel(f"p{row}", {"weight": bits[row]}, bf16=frozenset({"weight"}))
+        for row in range(8)
+    ]
+    given = context(previous=model("previous", rng.normal(size=D)))
+    grid = Grid(clip_norm=1.0, noise_multiplier=2.0)
+    for item in inputs:
+        assert length_squared(integers([item], grid=grid, given=given)) <= (SCALE // 2) ** 2
+    _, output = run(inputs, given=given)
+    sink = MemorySink()
+    merge(inputs, RULE, given, sink=sink, output_dtype="F32")
+    assert output.dtype == np.uint16
+    wide = (output.astype(np.uint32) << 16).view(np.float32)
+    precise = sink.tensors["weight"]
+    assert np.max(np.abs(wide - precise) / np.maximum(np.abs(precise), 1e-3)) <= 2.0**-8
