@@ -22,12 +22,13 @@ enum { TILE = 64, MANY = 256, MOST_ROWS = 64, INFINITE_BITS = 0x7f800000 };
 static inline void load_floats(const void *source, int kind, int64_t first, int count, float *out)
 {
     if (kind == TV_BF16) {
-        const uint16_t *bits = (const uint16_t *)source + first;
+        uint16_t bits[MANY]; /* copied: an array of the caller may lie at any address */
         uint32_t wide[MANY];
+        memcpy(bits, (const char *)source + 2 * first, (size_t)count * sizeof(uint16_t));
         for (int c = 0; c < count; c++) wide[c] = (uint32_t)bits[c] << 16;
         memcpy(out, wide, (size_t)count * sizeof(float));
     } else {
-        memcpy(out, (const float *)source + first, (size_t)count * sizeof(float));
+        memcpy(out, (const char *)source + 4 * first, (size_t)count * sizeof(float));
     }
 }
 
