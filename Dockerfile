@@ -9,7 +9,8 @@
 # PIP_ARGS, REQUIREMENTS  for a torch without CUDA: where pip finds it (`--index-url ...` or
 #                         `--find-links /wheels`), and a lock file of its own in requirements/
 # A secret `pip.conf` (and `ca.pem`) is read where it is given and stays out of the image. The
-# stages `system` and `tools` may be given ready-made as build contexts of those names.
+# stages `system`, `tools`, `compiler` and `kernels` may be given ready-made as build contexts of
+# those names.
 ARG BASE=debian:bookworm-slim
 
 # ---- layer 1: the system -------------------------------------------------------------------
@@ -19,7 +20,7 @@ RUN python3 -c 'import ensurepip' 2>/dev/null || { \
       apt-get install --yes --no-install-recommends ca-certificates python3 python3-venv && \
       rm -rf /var/lib/apt/lists/* /var/cache/apt /var/log/apt /var/log/dpkg.log; }
 
-# pip, setuptools and wheel, pinned; no final image holds them.
+# pip, setuptools, wheel and Cython, pinned; no final image holds them.
 FROM system AS tools
 COPY requirements/build.txt /opt/tools/requirements.txt
 RUN --mount=type=secret,id=pip.conf --mount=type=secret,id=ca.pem \
@@ -27,6 +28,14 @@ RUN --mount=type=secret,id=pip.conf --mount=type=secret,id=ca.pem \
     python3 -m venv /opt/tools && \
     /opt/tools/bin/pip install --quiet --no-cache-dir --require-hashes --only-binary :all: \
       --requirement /opt/tools/requirements.txt
+
+# A C compiler and Python's headers, for the kernels alone; no final image holds them.
+FROM system AS compiler
+RUN include=$(python3 -c 'import sysconfig; print(sysconfig.get_path("include"))'); \
+    echo '#include <Python.h>' | gcc -I "$include" -fsyntax-only -x c - 2>/dev/null || { \
+      apt-get update && \
+      apt-get install --yes --no-install-recommends gcc libc6-dev libpython3-dev && \
+      rm -rf /var/lib/apt/lists/* /var/cache/apt /var/log/apt /var/log/dpkg.log; }
 
 # ---- layer 2: dependencies -----------------------------------------------------------------
 # No .pyc of pip's: those carry the time of the file they came from. compileall's unchecked ones
@@ -82,6 +91,23 @@ RUN set -e; export SOURCE_DATE_EPOCH=1735689600 PYTHONHASHSEED=0; mkdir /wheels;
     for wheel in /wheels/*.whl; do python3 -m zipfile -e "$wheel" /code/opt/cabildo/code; done; \
     python3 -m compileall -q --invalidation-mode unchecked-hash -s /code /code
 
+# The compiled kernels, apart from the other wheels: a changed line of Python compiles nothing.
+# Nothing here depends on the CPU that compiles, and the files come out the same every time. An
+# installation from source goes without an extension that does not compile; an image does not.
+FROM compiler AS kernels-wheel
+COPY kernels /src/kernels
+RUN --mount=type=bind,from=tools,source=/opt/tools,target=/opt/tools \
+    set -e; export SOURCE_DATE_EPOCH=1735689600 PYTHONHASHSEED=0; mkdir /wheels; \
+    export CFLAGS=-ffile-prefix-map=/src/kernels=.; cd /src/kernels; \
+    /opt/tools/bin/python -c 'from setuptools.build_meta import *; build_wheel("/wheels")'; \
+    python3 -m zipfile -e /wheels/*.whl /code/opt/cabildo/code; \
+    for source in cabildo_kernels/native/*.pyx; do \
+      ls /code/opt/cabildo/code/"${source%.pyx}".*.so; done; \
+    python3 -m compileall -q --invalidation-mode unchecked-hash -s /code /code
+
+FROM scratch AS kernels
+COPY --from=kernels-wheel /code/ /
+
 FROM tools AS trainer-wheels
 COPY crds /src/crds
 COPY trainer_image /src/trainer_image
@@ -90,6 +116,7 @@ RUN set -e; export SOURCE_DATE_EPOCH=1735689600 PYTHONHASHSEED=0; mkdir /wheels;
       /opt/tools/bin/python -c 'from setuptools.build_meta import *; build_wheel("/wheels")'; done; \
     for wheel in /wheels/*.whl; do python3 -m zipfile -e "$wheel" /code/opt/cabildo/code; done; \
     python3 -m compileall -q --invalidation-mode unchecked-hash -s /code /code
+COPY --from=kernels / /code/
 
 FROM scratch AS operator-code
 COPY --from=operator-wheels /code/ /

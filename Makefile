@@ -17,10 +17,12 @@ export CLUSTER CLUSTER_NAME REGISTRY ALLOW_DISRUPTION
 
 VENV := .venv
 PYTHON := $(VENV)/bin/python
-SOURCE_ROOTS := crds operator trainer_image cli local_cluster
-PACKAGES := cabildo_api cabildo_operator cabildo_trainer cabildo_cli cabildo_local
-# Rebuilt when a lock file or a distribution's metadata changes.
+SOURCE_ROOTS := crds operator trainer_image kernels cli local_cluster
+PACKAGES := cabildo_api cabildo_operator cabildo_trainer cabildo_kernels cabildo_cli cabildo_local
+# Rebuilt when a lock file, a distribution's metadata or a compiled kernel changes.
 VENV_STAMP := $(VENV)/.complete
+NATIVE := kernels/setup.py $(wildcard kernels/cabildo_kernels/native/*.c kernels/cabildo_kernels/native/*.h \
+  kernels/cabildo_kernels/native/*.pyx)
 PYTEST := $(PYTHON) -m pytest
 
 # The demo needs no torch on this machine: it is in the trainer's image.
@@ -33,7 +35,7 @@ CABILDO := $(CLI_VENV)/bin/cabildo
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-$(VENV_STAMP): requirements/dev.txt $(SOURCE_ROOTS:=/pyproject.toml) scripts/make-venv
+$(VENV_STAMP): requirements/dev.txt $(SOURCE_ROOTS:=/pyproject.toml) $(NATIVE) scripts/make-venv
 	@scripts/make-venv $(VENV) requirements/dev.txt $(SOURCE_ROOTS)
 	@touch $@
 
@@ -56,8 +58,8 @@ demo: $(CLI_STAMP) ## train examples/quickstart.yaml in two real pods on a real 
 test: packages check test-unit test-cluster test-e2e coverage-gate ## everything CI runs: checks, unit, control plane, real pods
 
 .PHONY: test-unit
-test-unit: packages $(VENV_STAMP) ## unit tests, with two trainer ranks as host processes
-	@scripts/run-tests unit tests/unit
+test-unit: packages $(VENV_STAMP) ## unit and contract tests, with two trainer ranks as host processes
+	@scripts/run-tests unit tests/unit tests/contract -m "not long"
 
 .PHONY: test-cluster
 test-cluster: packages $(VENV_STAMP) ## tests against a real control plane (no nodes)
@@ -97,12 +99,20 @@ lock: ## pin requirements/*.in with hashes (needs the package index)
 	@scripts/lock
 
 .PHONY: bench
-bench: bench-operator ## all benchmarks, and docs/benchmarks.md from their figures
+bench: bench-operator bench-kernels bench-merge ## all benchmarks, and docs/benchmarks.md from their figures
 	@$(PYTHON) tests/bench/page.py
 
 .PHONY: bench-operator
 bench-operator: packages $(VENV_STAMP) ## 500 TrainingJobs at 50 per second against a real control plane
 	@PYTHONPATH=tests $(PYTHON) tests/bench/bench_operator.py
+
+.PHONY: bench-kernels
+bench-kernels: $(VENV_STAMP) ## the kernels beside a pure read of memory, NumPy, torch and byzfl
+	@OMP_NUM_THREADS=1 $(PYTHON) tests/bench/bench_kernels.py
+
+.PHONY: bench-merge
+bench-merge: $(VENV_STAMP) ## merges of 3.6 GB of models in files, beside mergekit as a program of its own
+	@PYTHONPATH=tests $(PYTHON) tests/bench/bench_merge.py
 
 .PHONY: cluster-up
 cluster-up: $(CLI_STAMP) ## bring the local cluster up

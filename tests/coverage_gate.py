@@ -18,6 +18,7 @@ PACKAGES = (
     "cabildo_api",
     "cabildo_operator",
     "cabildo_trainer",
+    "cabildo_kernels",
     "cabildo_cli",
     "cabildo_local",
 )

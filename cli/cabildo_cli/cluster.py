@@ -120,9 +120,11 @@ def prune() -> None:
     from cabildo_local.binaries import prune_binaries  # noqa: PLC0415 - only in a checkout
     from cabildo_local.image_pruning import prune_store  # noqa: PLC0415
     from cabildo_local.image_sources import SOURCES  # noqa: PLC0415
+    from cabildo_local.images import prune_bases  # noqa: PLC0415
     from cabildo_local.reporter import LineReporter  # noqa: PLC0415
     from cabildo_local.settings import default_cache  # noqa: PLC0415
 
+    reporter = LineReporter(sys.stderr)
     with _errors():
         freed_bytes = prune_binaries(cache=default_cache(), checkout=find_checkout())
         freed_bytes += prune_store(
@@ -130,8 +132,9 @@ def prune() -> None:
             names=[f"cabildo/{target}" for target in SOURCES],
             dependencies=1,
             images=1,
-            reporter=LineReporter(sys.stderr),
+            reporter=reporter,
         )
+        freed_bytes += prune_bases(checkout=find_checkout(), reporter=reporter)
     click.echo(f"freed {freed_bytes / 1e9:.1f} GB")
 
 

@@ -153,6 +153,43 @@ class Reason(StrEnum):
         "Raise the deadline and set a new spec.runID.",
     )
 
+    # Ends of a merge of models, by `cabildo_trainer.consensus`.
+    IMPOSSIBLE_SETTING = (
+        "ImpossibleSetting",
+        "A rule cannot work with these parameters, or so many participants and faults (code 78).",
+        "Follow the arithmetic in the message: more participants, fewer faults, or another rule.",
+    )
+    MISSING_INPUT = (
+        "MissingInput",
+        "A rule needs something that was not given: a base, an evaluator, a seed (code 78).",
+        "Give what the message names, or choose a rule that does without it.",
+    )
+    BUDGET_EXCEEDED = (
+        "BudgetExceeded",
+        "The next step would pass a budget, such as that of privacy (code 78).",
+        "Raise the budget, add noise, or stop here: what was spent stays spent.",
+    )
+    MANIFEST_MISMATCH = (
+        "ManifestMismatch",
+        "Models that are to be merged differ in names, shapes, types or tokenizer (code 65).",
+        "Leave out the model that the message names, or convert it to the form of the others.",
+    )
+    NON_FINITE_INPUT = (
+        "NonFiniteInput",
+        "More models hold NaN or Inf than faults are allowed for (code 65).",
+        "Leave out the participants that the message names, or raise maxFaulty.",
+    )
+    DIGEST_MISMATCH = (
+        "DigestMismatch",
+        "Bytes are not those that a digest names (code 65).",
+        "Restore the file from its source; nothing was merged from it.",
+    )
+    QUORUM_NOT_REACHED = (
+        "QuorumNotReached",
+        "Too few participants voted the same way (code 69).",
+        "Read the count in the message; wait for the missing votes or start another round.",
+    )
+
     # Facts worth an Event that end nothing.
     CHECKPOINT_CORRUPT = (
         "CheckpointCorrupt",

@@ -1,14 +1,15 @@
 """Running buildah on a storage of its own in the cache.
 
 Here: one build at a time, its settings, its log, and what a killed one left. Never here:
-what is built and when (images.py). The storage holds the two small images that builds
-start from; what is built goes straight into a registry.
+what is built and when (image_job.py). The storage holds the small images that builds start
+from; what is built goes straight into a registry.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
+import stat
 import subprocess
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ from cabildo_local.errors import ImageError
 from cabildo_local.file_lock import file_lock
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from cabildo_local.reporter import Reporter
@@ -102,6 +103,24 @@ class Buildah:
         """Tell whether the storage has an image of that name."""
         return self._run(["inspect", "--type", "image", name], log=None, check=False) == 0
 
+    def keep_images(self, names: Collection[str]) -> int:
+        """Remove the storage's other images; returns how many bytes that freed.
+
+        Raises:
+            ImageError: One could not be removed.
+        """
+        if not (self._folder / "root").exists():
+            return 0
+        listed = self._folder / "logs/images.log"
+        self._run(["images", "--format", "{{.Name}}:{{.Tag}}"], log=listed, check=True)
+        images = {word for word in listed.read_text().split() if word.startswith("localhost/")}
+        stale = sorted(images.difference(names))
+        if not stale:
+            return 0
+        before_bytes = self._size_bytes()
+        self._run(["rmi", "--force", *stale], log=None, check=True)
+        return before_bytes - self._size_bytes()
+
     def build(self, build: Build) -> None:
         """Build one stage.
 
@@ -126,6 +145,10 @@ class Buildah:
             argv += ["--file", str(build.file)]
         log = self._folder / "logs" / f"{build.target or 'system'}.log"
         self._run([*argv, str(build.context)], log=log, check=True)
+
+    def _size_bytes(self) -> int:
+        statuses = (path.lstat() for path in (self._folder / "root").rglob("*"))
+        return sum(status.st_size for status in statuses if stat.S_ISREG(status.st_mode))
 
     def _clear(self) -> None:
         """Drop working containers and temporary files: nobody else is building."""

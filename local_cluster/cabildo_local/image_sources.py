@@ -5,7 +5,8 @@ pip arguments, lock file) and the digests over them. Never here: building (image
 
 A dependency layer's key covers its stage's text, its lock file and the system below; the
 code layer's key its stage's text and the sources that stage copies. So a changed line of
-the operator moves neither the trainer's key nor any dependency layer's.
+the operator moves neither the trainer's key nor any dependency layer's. The compiled
+kernels have a key of their own below the trainer's code, so that its Python compiles nothing.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from cabildo_local.errors import ImageError
 
 KEY_LENGTH = 16
 SKIPPED_FOLDERS = frozenset({"__pycache__"})
+SKIPPED_SUFFIX = ".so"
+"""What a build in the checkout leaves beside the kernels' sources."""
 
 SOURCES = {
     "operator": (
@@ -36,7 +39,13 @@ SOURCES = {
         "trainer_image/cabildo_trainer",
     ),
 }
-"""What each target's wheels are built from; .dockerignore lets just these through."""
+"""What each target's wheels of pure Python are built from."""
+
+KERNELS = ("kernels/pyproject.toml", "kernels/setup.py", "kernels/cabildo_kernels")
+"""What the compiled wheel is built from; .dockerignore lets just this and SOURCES through."""
+
+COMPILED = frozenset({"trainer"})
+"""The targets that hold the kernels."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,13 +83,28 @@ class Choices:
         )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipes:
+    """How this machine makes what others pull: text that decides what comes out.
+
+    Attributes:
+        system: The base.
+        compiler: The base with a C compiler.
+    """
+
+    system: str
+    compiler: str
+
+
 @dataclass(frozen=True, slots=True)
 class Keys:
     """The digests that an image's parts are found again by.
 
     Attributes:
         system: The base.
-        tools: The base with pip, setuptools and wheel.
+        tools: The base with pip, setuptools, wheel and Cython.
+        compiler: The base with a C compiler.
+        kernels: The compiled kernels; None if the image holds none.
         dependencies: The system with the dependencies.
         code: The layer with our wheels.
         image: All of them: the image's tag.
@@ -88,19 +112,21 @@ class Keys:
 
     system: str
     tools: str
+    compiler: str
+    kernels: str | None
     dependencies: str
     code: str
     image: str
 
 
-def read_keys(target: str, *, checkout: Path, choices: Choices, system_recipe: str) -> Keys:
+def read_keys(target: str, *, checkout: Path, choices: Choices, recipes: Recipes) -> Keys:
     """Compute the keys of one target.
 
     Args:
         target: `operator` or `trainer`.
         checkout: The repository's root.
         choices: What the user said.
-        system_recipe: Text that says how a base is made here.
+        recipes: How bases are made here.
 
     Raises:
         ImageError: There is no such target, or a file is missing.
@@ -114,10 +140,16 @@ def read_keys(target: str, *, checkout: Path, choices: Choices, system_recipe: s
         lock = _lock_lines(checkout / choices.requirements[target])
         tools_lock = _lock_lines(checkout / "requirements/build.txt")
         sources = _hash_files(checkout, paths=SOURCES[target])
+        compiled = _hash_files(checkout, paths=KERNELS) if target in COMPILED else None
     except FileNotFoundError as error:
         raise ImageError(f"{error.filename} is missing") from error
-    system = _digest(choices.base or system_recipe, stages["system"] if choices.base else "")
+    pulled = choices.base is not None
+    system = _digest(choices.base or recipes.system, stages["system"] if pulled else "")
     tools = _digest(system, stages["tools"], tools_lock)
+    compiler = _digest(system, stages["compiler"] if pulled else recipes.compiler)
+    kernels = None
+    if compiled is not None:
+        kernels = _digest(compiler, tools, stages["kernels-wheel"], stages["kernels"], compiled)
     dependencies = _digest(
         system,
         stages[f"{target}-dependencies"],
@@ -125,10 +157,13 @@ def read_keys(target: str, *, checkout: Path, choices: Choices, system_recipe: s
         choices.pip_arguments,
         str(choices.wheels or ""),
     )
-    code = _digest(tools, stages[f"{target}-wheels"], stages[f"{target}-code"], sources)
+    own = (stages[f"{target}-wheels"], stages[f"{target}-code"], sources)
+    code = _digest(tools, *own, *([] if kernels is None else [kernels]))
     return Keys(
         system=system,
         tools=tools,
+        compiler=compiler,
+        kernels=kernels,
         dependencies=dependencies,
         code=code,
         image=_digest(dependencies, code),
@@ -148,12 +183,14 @@ def take_snapshot(target: str, *, checkout: Path, folder: Path, choices: Choices
         ImageError: A file is missing.
     """
     locks = ("requirements/build.txt", choices.requirements[target])
-    for path in ("Dockerfile", *locks, *SOURCES[target]):
+    kernels = KERNELS if target in COMPILED else ()
+    skipped = shutil.ignore_patterns(*SKIPPED_FOLDERS, f"*{SKIPPED_SUFFIX}")
+    for path in ("Dockerfile", *locks, *SOURCES[target], *kernels):
         source, copy = checkout / path, folder / path
         copy.parent.mkdir(parents=True, exist_ok=True)
         try:
             if source.is_dir():
-                shutil.copytree(source, copy, ignore=shutil.ignore_patterns(*SKIPPED_FOLDERS))
+                shutil.copytree(source, copy, ignore=skipped)
             else:
                 shutil.copy(source, copy)
         except FileNotFoundError as error:
@@ -192,11 +229,15 @@ def _hash_files(checkout: Path, *, paths: tuple[str, ...]) -> str:
             raise FileNotFoundError(2, "no files", str(root))
         for file in files:
             relative = file.relative_to(checkout)
-            if file.is_file() and not SKIPPED_FOLDERS.intersection(relative.parts):
+            if file.is_file() and not _is_skipped(relative):
                 executable = bool(file.stat().st_mode & 0o100)
                 content = hashlib.sha256(file.read_bytes()).hexdigest()
                 digest.update(f"{relative} {executable} {content}\n".encode())
     return digest.hexdigest()
+
+
+def _is_skipped(path: Path) -> bool:
+    return path.suffix == SKIPPED_SUFFIX or not SKIPPED_FOLDERS.isdisjoint(path.parts)
 
 
 def _digest(*parts: str) -> str:

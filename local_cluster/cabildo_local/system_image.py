@@ -1,17 +1,20 @@
 """The lowest layer: Debian with Python, made on this machine by mmdebstrap.
 
-Here: the recipe and the making. Never here: when it is needed (images.py). A base image
-from a registry (CABILDO_BASE_IMAGE) takes its place where one can be reached.
+Here: the recipes and the making, of that layer and of the same Debian with a C compiler,
+where the kernels are compiled and which no image holds. Never here: when they are needed
+(images.py). A base image from a registry (CABILDO_BASE_IMAGE) takes their place where one can
+be reached; the Dockerfile then gets the compiler from that image's own mirror.
 """
 
 from __future__ import annotations
 
 import os
 import subprocess
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from cabildo_local.buildah import TIMESTAMP, Build, contained
 from cabildo_local.errors import ImageError
+from cabildo_local.image_sources import Recipes
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,11 +22,13 @@ if TYPE_CHECKING:
     from cabildo_local.buildah import Buildah
 
 SUITE = "bookworm"
-PACKAGES = "ca-certificates,python3,python3-venv"
+PACKAGES = {
+    "system": "ca-certificates,python3,python3-venv",
+    "compiler": "ca-certificates,python3,python3-venv,gcc,libc6-dev,libpython3-dev",
+}
 
 OPTIONS = (
     "--variant=minbase",
-    f"--include={PACKAGES}",
     "--dpkgopt=path-exclude=/usr/share/doc/*",
     "--dpkgopt=path-include=/usr/share/doc/*/copyright",
     "--dpkgopt=path-exclude=/usr/share/man/*",
@@ -33,15 +38,21 @@ OPTIONS = (
 )
 
 
-def system_recipe() -> str:
-    """Return the text that decides what the system is, for its key."""
-    return "\n".join((SUITE, *OPTIONS))
+def recipes() -> Recipes:
+    """Return the texts that decide what the bases are, for their keys."""
+    return Recipes(
+        system="\n".join((SUITE, *_options("system"))),
+        compiler="\n".join((SUITE, *_options("compiler"))),
+    )
 
 
-def make_system(name: str, *, buildah: Buildah, mirror: str | None) -> None:
+def make_debian(
+    kind: Literal["system", "compiler"], *, name: str, buildah: Buildah, mirror: str | None
+) -> None:
     """Make a Debian and put it into the storage as one layer.
 
     Args:
+        kind: What it is for.
         name: The image's name in the storage.
         buildah: The storage, held exclusively.
         mirror: Debian mirror; mmdebstrap's own choice if None.
@@ -49,14 +60,20 @@ def make_system(name: str, *, buildah: Buildah, mirror: str | None) -> None:
     Raises:
         ImageError: mmdebstrap failed; its own words are in the message.
     """
-    folder = buildah.scratch / "system"
+    folder = buildah.scratch / kind
     folder.mkdir()
     archive = folder / "system.tar"
-    argv = ["mmdebstrap", "--quiet", *OPTIONS, SUITE, str(archive), *([mirror] if mirror else [])]
-    _run(argv, scratch=buildah.scratch)
+    argv = ["mmdebstrap", "--quiet", *_options(kind), SUITE, str(archive)]
+    _run([*argv, *([mirror] if mirror else [])], scratch=buildah.scratch)
     dockerfile = folder / "Dockerfile"
     dockerfile.write_text("FROM scratch\nADD system.tar /\n")
     buildah.build(Build(context=folder, file=dockerfile, output=name))
+    archive.unlink()
+
+
+def _options(kind: str) -> tuple[str, ...]:
+    variant, *others = OPTIONS
+    return (variant, f"--include={PACKAGES[kind]}", *others)
 
 
 def _run(argv: list[str], *, scratch: Path) -> None:

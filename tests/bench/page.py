@@ -19,15 +19,20 @@ Written by `make bench`; every figure comes from the run that the table names. A
 divided by the reference, both measured in that same run; lower is better.
 """
 
+FORM = ("case", "ours", "unit", "reference", "reference_name", "ratio")
+"""The fields of every row; a benchmark may add figures of its own."""
+
 
 def table(bench: dict[str, Any]) -> str:
     """Return one benchmark as a section with a table."""
+    further = list(dict.fromkeys(name for row in bench["rows"] for name in row if name not in FORM))
+    titles = "".join(f" {name} |" for name in further)
     lines = [
         f"## {bench['name']}",
         f"`{bench['command']}`, {bench['date']}, {bench['machine']}",
         "",
-        "| case | ours | unit | reference | | ratio |",
-        "|---|---:|---|---:|---|---:|",
+        f"| case | ours | unit | reference | | ratio |{titles}",
+        "|---|---:|---|---:|---|---:|" + "---:|" * len(further),
     ]
     for row in bench["rows"]:
         cells = (
@@ -37,6 +42,7 @@ def table(bench: dict[str, Any]) -> str:
             _number(row["reference"]),
             row["reference_name"] or "",
             _number(row["ratio"]),
+            *(_number(row.get(name)) for name in further),
         )
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"

@@ -7,9 +7,13 @@ from __future__ import annotations
 
 import json
 import platform
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +26,8 @@ class Row:
         unit: Its unit.
         reference: The same figure of the reference, measured in the same run.
         reference_name: What the reference is.
+        details: Further figures of ours by name and unit (`gb_per_s`, `ghz`); in the file they
+            stand beside the others.
     """
 
     case: str
@@ -29,6 +35,7 @@ class Row:
     unit: str
     reference: float | None = None
     reference_name: str | None = None
+    details: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def ratio(self) -> float | None:
@@ -36,6 +43,12 @@ class Row:
         if self.reference is None or self.reference == 0:
             return None
         return round(self.ours / self.reference, 3)
+
+    def as_json(self) -> dict[str, object]:
+        """Return the row as it stands in the file."""
+        body = asdict(self)
+        details = body.pop("details")
+        return {**body, "ratio": self.ratio, **details}
 
 
 def machine() -> str:
@@ -67,7 +80,7 @@ def write(name: str, *, command: str, rows: list[Row], file: Path) -> None:
         "command": command,
         "machine": machine(),
         "date": datetime.now(tz=UTC).isoformat(timespec="seconds"),
-        "rows": [{**asdict(row), "ratio": row.ratio} for row in rows],
+        "rows": [row.as_json() for row in rows],
     }
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(body, indent=2) + "\n")
@@ -75,10 +88,15 @@ def write(name: str, *, command: str, rows: list[Row], file: Path) -> None:
 
 def table(rows: list[Row]) -> str:
     """Return the rows as text for a terminal."""
-    lines = [f"{'case':<26} {'ours':>12} {'reference':>12} {'ratio':>8}  unit"]
+    width = max([26, *(len(row.case) for row in rows)])
+    lines = [f"{'case':<{width}} {'ours':>12} {'reference':>12} {'ratio':>8}  unit"]
     for row in rows:
         reference = "-" if row.reference is None else f"{row.reference:.4g}"
         ratio = "-" if row.ratio is None else f"{row.ratio:.3g}"
-        lines.append(f"{row.case:<26} {row.ours:>12.4g} {reference:>12} {ratio:>8}  {row.unit}")
-    names = sorted({row.reference_name for row in rows if row.reference_name})
-    return "\n".join([*lines, f"reference: {', '.join(names) or 'none'}; lower is better"])
+        further = "".join(f"  {name} {value:.3g}" for name, value in row.details.items())
+        against = f"  against {row.reference_name}" if row.reference_name else ""
+        lines.append(
+            f"{row.case:<{width}} {row.ours:>12.4g} {reference:>12} {ratio:>8}"
+            f"  {row.unit}{against}{further}"
+        )
+    return "\n".join([*lines, "lower is better, but for %"])

@@ -1,7 +1,8 @@
 """The images that are shipped: what is in them, what is not, and that they come out the same.
 
 Builds the operator's image in a cache of its own, as a fresh machine does: a Debian, pip,
-the dependencies, our wheels (about 90 s).
+the dependencies, our wheels (about 90 s). The trainer's comes from the machine's own cache, since
+its dependencies take minutes to make; its code and kernels are made again beside it.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import subprocess
 import tarfile
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
@@ -28,19 +29,28 @@ from cabildo_local.pip_access import write_secrets
 from cabildo_local.registry_client import Image, RegistryClient
 from cabildo_local.reporter import SilentReporter
 from cabildo_local.settings import default_cache, find_checkout
-from cabildo_local.system_image import system_recipe
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from cabildo_local.system_image import make_debian, recipes
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="buildah needs root here")
 
 MARKER = "cabildo-leak-test.invalid"
 
+SITE_PACKAGES = "opt/cabildo/venv/lib/python3.11/site-packages"
+
+COMPILERS = {"gcc", "gcc-12", "cc", "c99", "g++", "clang", "cc1", "cc1plus", "as", "ld", "Python.h"}
+
+NATIVE = "opt/cabildo/code/cabildo_kernels/native"
+
+MEDIAN = """
+import numpy, cabildo_kernels
+rows = [numpy.random.default_rng(seed).standard_normal(100_000, numpy.float32) for seed in range(9)]
+print(cabildo_kernels.median(rows).tobytes().hex())
+"""
+
 
 @dataclass(frozen=True)
 class Shipped:
-    """The operator's image as a fresh machine makes it."""
+    """An image in a store, and what it was built from."""
 
     cache: Path
     checkout: Path
@@ -57,12 +67,18 @@ class Shipped:
         """Mode and content's digest of every file that a container would see."""
         found = {}
         for position in range(len(image.manifest["layers"])):
-            with tarfile.open(self.layer_file(position, image=image)) as tar:
-                for entry in tar:
-                    body = tar.extractfile(entry) if entry.isfile() else None
-                    content = body.read() if body else entry.linkname.encode()
-                    name = entry.name.removeprefix("./").rstrip("/")
-                    found[name] = (entry.mode, hashlib.sha256(content).hexdigest())
+            found |= self.files_of(position, image=image)
+        return found
+
+    def files_of(self, position: int, *, image: Image | None = None) -> dict[str, tuple[int, str]]:
+        """The same of one layer."""
+        found = {}
+        with tarfile.open(self.layer_file(position, image=image)) as tar:
+            for entry in tar:
+                body = tar.extractfile(entry) if entry.isfile() else None
+                content = body.read() if body else entry.linkname.encode()
+                name = entry.name.removeprefix("./").rstrip("/")
+                found[name] = (entry.mode, hashlib.sha256(content).hexdigest())
         return found
 
 
@@ -103,10 +119,46 @@ def unpacked(shipped: Shipped, tmp_path_factory: pytest.TempPathFactory) -> Path
     return folder
 
 
-def run_in(root: Path, shipped: Shipped, code: str) -> str:
+@pytest.fixture(scope="module")
+def trainer(tmp_path_factory: pytest.TempPathFactory) -> Shipped:
+    ensure_packages(reporter=SilentReporter())
+    cache, checkout = default_cache(), copy_checkout(tmp_path_factory.mktemp("checkout"))
+    built = build("trainer", checkout=checkout, reporter=SilentReporter(), cache=cache)
+    with serve_store(cache) as address:
+        image = RegistryClient(address).image(built.name, reference=built.tag)
+    return Shipped(cache, checkout, built, image)
+
+
+@dataclass(frozen=True)
+class Opened:
+    """The trainer's image: all its files' names, and on disk what the kernels need of it."""
+
+    names: set[str]
+    root: Path
+
+
+@pytest.fixture(scope="module")
+def opened(trainer: Shipped, tmp_path_factory: pytest.TempPathFactory) -> Opened:
+    """One pass over the layers; of 5 GB of dependencies, NumPy is unpacked."""
+    root = tmp_path_factory.mktemp("trainer")
+    root.chmod(0o755)
+    names = set()
+    for position in range(3):
+        with tarfile.open(trainer.layer_file(position), mode="r|gz") as tar:
+            for entry in tar:
+                name = entry.name.removeprefix("./")
+                names |= set() if entry.isdir() else {name}
+                package = name.removeprefix(f"{SITE_PACKAGES}/")
+                if package == name or package.startswith(("numpy", "cabildo.pth")):
+                    tar.extract(entry, root, filter="tar")
+    return Opened(names, root)
+
+
+def run_in(root: Path, shipped: Shipped, code: str, **environment: str) -> str:
+    settings = dict(entry.split("=", 1) for entry in shipped.image.config["config"]["Env"])
     return subprocess.run(
         ["chroot", "--userspec=65532:65532", str(root), "python3", "-c", code],
-        env=dict(entry.split("=", 1) for entry in shipped.image.config["config"]["Env"]),
+        env=settings | environment,
         capture_output=True,
         text=True,
         check=True,
@@ -170,7 +222,7 @@ def test_it_is_what_the_dockerfile_alone_makes(shipped: Shipped) -> None:
     """`docker build --target operator .` gives the layers that were stacked."""
     checkout = shipped.checkout
     choices = Choices.from_environment()
-    keys = read_keys("operator", checkout=checkout, choices=choices, system_recipe=system_recipe())
+    keys = read_keys("operator", checkout=checkout, choices=choices, recipes=recipes())
     buildah = Buildah(shipped.cache / "buildah", reporter=SilentReporter())
     with buildah.exclusive(), serve_store(shipped.cache) as address:
         context = buildah.scratch / "context"
@@ -190,6 +242,66 @@ def test_it_is_what_the_dockerfile_alone_makes(shipped: Shipped) -> None:
         set()
     )
     assert plain.config["config"] == shipped.image.config["config"]
+
+
+def test_the_trainer_is_three_layers_with_the_kernels_in_the_last(trainer: Shipped) -> None:
+    assert len(trainer.image.manifest["layers"]) == 3
+    sources = trainer.checkout / "kernels/cabildo_kernels/native"
+    compiled = {Path(name).name.split(".")[0] for name in trainer.files_of(2) if ".so" in name}
+    assert compiled == {path.stem for path in sources.glob("*.pyx")}
+    assert f"{NATIVE}/__init__.py" in trainer.files_of(2)
+
+
+def test_the_trainer_computes_with_compiled_kernels(trainer: Shipped, opened: Opened) -> None:
+    code = "import cabildo_kernels; print(cabildo_kernels.info())"
+    told = run_in(opened.root, trainer, code)
+    print(told)
+    assert "compiled=True" in told
+    assert "isa='numpy'" not in told
+    native = {path.name.split(".")[0] for path in opened.root.glob(f"{NATIVE}/*.so")}
+    for name in native:
+        run_in(opened.root, trainer, f"import cabildo_kernels.native.{name}")
+    assert run_in(opened.root, trainer, MEDIAN) == (
+        run_in(opened.root, trainer, MEDIAN, CABILDO_KERNELS_ISA="numpy")
+    )
+
+
+def test_the_trainer_has_no_compiler_and_nothing_to_compile(opened: Opened) -> None:
+    programs = {name for name in opened.names if Path(name).name in COMPILERS}
+    assert not {name for name in programs if not name.startswith(SITE_PACKAGES)}
+    assert not {name for name in opened.names if name.startswith(f"{SITE_PACKAGES}/Cython/")}
+    code = {name for name in opened.names if name.startswith("opt/cabildo/code/")}
+    assert not {name for name in code if name.endswith((".pyx", ".c", ".h", "setup.py"))}
+
+
+@pytest.mark.timeout(2400)
+def test_the_trainers_code_is_what_the_dockerfile_alone_makes(
+    trainer: Shipped, shipped: Shipped
+) -> None:
+    """Compiled again, by a compiler that was installed again: every file is the same."""
+    choices = Choices.from_environment()
+    keys = read_keys("trainer", checkout=trainer.checkout, choices=choices, recipes=recipes())
+    buildah = Buildah(shipped.cache / "buildah", reporter=SilentReporter())
+    stages = {}
+    with buildah.exclusive(), serve_store(shipped.cache) as address:
+        if choices.base is None:
+            # A Debian of this machine's own names no mirror to install a compiler from.
+            stages["compiler"] = f"localhost/cabildo/compiler:{keys.compiler}"
+            make_debian("compiler", name=stages["compiler"], buildah=buildah, mirror=choices.mirror)
+        context = buildah.scratch / "context"
+        take_snapshot("trainer", checkout=trainer.checkout, folder=context, choices=choices)
+        buildah.build(
+            Build(
+                context=context,
+                target="trainer-code",
+                output=f"docker://{address}/plain:code",
+                arguments={"BASE": f"localhost/cabildo/system:{keys.system}"},
+                stages=stages,
+                secrets=write_secrets(buildah.scratch, environment=os.environ),
+            )
+        )
+        plain = RegistryClient(address).image("plain", reference="code")
+    assert shipped.files(plain) == trainer.files_of(2)
 
 
 def test_a_changed_operator_leaves_the_trainer_as_it_was(tmp_path: Path) -> None:

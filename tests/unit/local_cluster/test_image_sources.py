@@ -10,9 +10,11 @@ import pytest
 
 from cabildo_local.errors import ImageError
 from cabildo_local.image_sources import (
+    KERNELS,
     SOURCES,
     Choices,
     Keys,
+    Recipes,
     read_keys,
     split_stages,
     take_snapshot,
@@ -33,6 +35,8 @@ CHOICES = Choices(
     mirror=None,
 )
 
+RECIPES = Recipes(system="system", compiler="compiler")
+
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
@@ -45,8 +49,10 @@ def checkout(tmp_path: Path) -> Path:
     return tmp_path / "both"
 
 
-def keys(checkout: Path, target: str, choices: Choices = CHOICES) -> Keys:
-    return read_keys(target, checkout=checkout, choices=choices, system_recipe="recipe")
+def keys(
+    checkout: Path, target: str, choices: Choices = CHOICES, recipes: Recipes = RECIPES
+) -> Keys:
+    return read_keys(target, checkout=checkout, choices=choices, recipes=recipes)
 
 
 def add_line(path: Path, line: str = "# another line\n") -> None:
@@ -64,6 +70,10 @@ def changed(before: Keys, after: Keys) -> set[str]:
         ("trainer_image/cabildo_trainer/__init__.py", set(), {"code", "image"}),
         ("crds/cabildo_api/__init__.py", {"code", "image"}, {"code", "image"}),
         ("operator/pyproject.toml", {"code", "image"}, set()),
+        ("kernels/cabildo_kernels/native/cpu.pyx", set(), {"kernels", "code", "image"}),
+        ("kernels/cabildo_kernels/native/cpu.h", set(), {"kernels", "code", "image"}),
+        ("kernels/cabildo_kernels/grid.py", set(), {"kernels", "code", "image"}),
+        ("kernels/setup.py", set(), {"kernels", "code", "image"}),
     ],
 )
 def test_a_source_moves_only_the_images_that_hold_it(
@@ -102,6 +112,48 @@ def test_a_changed_stage_moves_what_it_makes(checkout: Path) -> None:
     assert changed(before, keys(checkout, "trainer")) == {"code", "image"}
 
 
+@pytest.mark.parametrize("stage", ["FROM compiler AS kernels-wheel\n", "FROM scratch AS kernels\n"])
+def test_a_changed_stage_of_the_kernels_compiles_them_again(checkout: Path, stage: str) -> None:
+    before = {target: keys(checkout, target) for target in SOURCES}
+    text = (checkout / "Dockerfile").read_text()
+    assert stage in text
+    (checkout / "Dockerfile").write_text(text.replace(stage, f"{stage}ENV A=1\n"))
+    assert changed(before["trainer"], keys(checkout, "trainer")) == {"kernels", "code", "image"}
+    assert keys(checkout, "operator") == before["operator"]
+
+
+def test_another_compiler_moves_what_it_compiles(checkout: Path) -> None:
+    recipes = replace(RECIPES, compiler="another")
+    for target, moved in (
+        ("operator", {"compiler"}),
+        ("trainer", {"compiler", "kernels", "code", "image"}),
+    ):
+        before = keys(checkout, target)
+        assert changed(before, keys(checkout, target, recipes=recipes)) == moved
+
+
+def test_what_a_build_in_the_checkout_leaves_moves_nothing(checkout: Path, tmp_path: Path) -> None:
+    before = keys(checkout, "trainer")
+    for left in ("build/cython/cpu.c", "cabildo_kernels/native/cpu.cpython-311.so"):
+        (checkout / "kernels" / left).parent.mkdir(parents=True, exist_ok=True)
+        (checkout / "kernels" / left).write_bytes(b"x")
+    assert keys(checkout, "trainer") == before
+    folder = tmp_path / "snapshot"
+    folder.mkdir()
+    take_snapshot("trainer", checkout=checkout, folder=folder, choices=CHOICES)
+    assert keys(folder, "trainer") == before
+    assert not list(folder.rglob("*.so"))
+    assert not (folder / "kernels/build").exists()
+
+
+def test_docker_sees_the_same_files_as_the_keys() -> None:
+    lines = (find_checkout() / ".dockerignore").read_text().splitlines()
+    let_through = {line.removeprefix("!") for line in lines if line.startswith("!")}
+    wanted = {path for paths in (*SOURCES.values(), KERNELS) for path in paths}
+    assert let_through == {*wanted, "requirements/*.txt"}
+    assert {"**/__pycache__", "**/*.so"} <= set(lines)
+
+
 def test_files_that_python_leaves_behind_move_nothing(checkout: Path) -> None:
     before = keys(checkout, "operator")
     cache = checkout / "operator/cabildo_operator/__pycache__"
@@ -136,7 +188,9 @@ def test_an_unknown_target_lists_the_known_ones(checkout: Path) -> None:
         keys(checkout, "jax")
 
 
-@pytest.mark.parametrize("path", ["requirements/trainer.txt", "crds/cabildo_api"])
+@pytest.mark.parametrize(
+    "path", ["requirements/trainer.txt", "crds/cabildo_api", "kernels/setup.py"]
+)
 def test_a_missing_file_is_named(checkout: Path, tmp_path: Path, path: str) -> None:
     target = checkout / path
     shutil.rmtree(target) if target.is_dir() else target.unlink()
@@ -152,6 +206,7 @@ def test_a_snapshot_has_the_same_keys(checkout: Path, tmp_path: Path) -> None:
     take_snapshot("operator", checkout=checkout, folder=folder, choices=CHOICES)
     assert keys(folder, "operator") == keys(checkout, "operator")
     assert not (folder / "trainer_image").exists()
+    assert not (folder / "kernels").exists()
 
 
 def test_stages_are_found_by_name_without_comments() -> None:
@@ -189,7 +244,7 @@ def test_the_locks_cover_what_the_distributions_ask_for() -> None:
     root = find_checkout()
     for target, roots in {
         "operator": ("crds", "operator"),
-        "trainer": ("crds", "trainer_image"),
+        "trainer": ("crds", "trainer_image", "kernels"),
     }.items():
         locked = {}
         for line in (root / f"requirements/{target}.txt").read_text().splitlines():

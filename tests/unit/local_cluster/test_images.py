@@ -26,6 +26,7 @@ import pytest
 from cabildo_local import images as module
 from cabildo_local.buildah import Buildah
 from cabildo_local.errors import ImageError, PrerequisiteError
+from cabildo_local.image_job import NEEDED_BYTES
 from cabildo_local.image_pruning import prune_store
 from cabildo_local.image_store import (
     blob_file,
@@ -34,7 +35,7 @@ from cabildo_local.image_store import (
     stored_digest,
     tags_folder,
 )
-from cabildo_local.images import BuiltImage, ImageRef, build, build_and_push, push
+from cabildo_local.images import BuiltImage, ImageRef, build, build_and_push, prune_bases, push
 from cabildo_local.pause import pause_image
 from cabildo_local.registry_client import Image, RegistryClient
 from cabildo_local.reporter import SilentReporter
@@ -58,6 +59,15 @@ COPY requirements/build.txt /system
 FROM system AS tools
 COPY requirements/build.txt /tools
 
+FROM system AS compiler
+COPY requirements/build.txt /compiler
+
+FROM compiler AS kernels-wheel
+COPY kernels /code/kernels
+
+FROM scratch AS kernels
+COPY --from=kernels-wheel /code /
+
 """
 STAGES = """\
 FROM system AS {target}-dependencies
@@ -70,12 +80,13 @@ ENTRYPOINT ["python3", "-m", "cabildo_{target}"]
 FROM tools AS {target}-wheels
 COPY crds /code/crds
 COPY {root} /code/{root}
-
+{kernels}
 FROM scratch AS {target}-code
 COPY --from={target}-wheels /code /code
 
 """
 ROOTS = {"operator": "operator", "trainer": "trainer_image"}
+COPIED = {"operator": "", "trainer": "COPY --from=kernels / /code/\n"}
 
 
 @dataclass
@@ -141,16 +152,41 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def site(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
     monkeypatch.setenv("CABILDO_BASE_IMAGE", "scratch")
     made = Site(tmp_path, cache)
-    stages = [STAGES.format(target=target, root=root) for target, root in ROOTS.items()]
+    stages = [
+        STAGES.format(target=target, root=root, kernels=COPIED[target])
+        for target, root in ROOTS.items()
+    ]
     made.write("Dockerfile", DOCKERFILE + "".join(stages))
     for name in ("build", "operator", "trainer"):
         made.write(f"requirements/{name}.txt", f"{name}==1\n")
     made.write("crds/pyproject.toml", "api")
     made.write("crds/cabildo_api/__init__.py", "")
+    for path in ("pyproject.toml", "setup.py", "cabildo_kernels/cpu.c"):
+        made.write(f"kernels/{path}", "")
     for target, root in ROOTS.items():
         made.write(f"{root}/pyproject.toml", target)
         made.write(f"{root}/cabildo_{target}/__init__.py", "")
     return made
+
+
+def base_images(cache: Path) -> dict[str, set[str]]:
+    """The keys of what is in buildah's storage, by stage."""
+    listed = subprocess.run(
+        [
+            "buildah",
+            *("--root", str(cache / "buildah/root"), "--storage-driver", "overlay"),
+            *("--runroot", str(cache / "buildah/run")),
+            *("images", "--format", "{{.Name}}:{{.Tag}}"),
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split()
+    found: dict[str, set[str]] = {}
+    for name in listed:
+        kind, _, key = name.removeprefix("localhost/cabildo/").partition(":")
+        found.setdefault(kind, set()).add(key)
+    return found
 
 
 def layers(image: Image) -> list[str]:
@@ -195,6 +231,57 @@ def test_a_changed_line_moves_only_the_code_layer(site: Site) -> None:
     assert layers(site.image(after))[2] != layers(site.image(before))[2]
 
 
+def test_the_trainers_code_layer_holds_what_the_compiler_made(site: Site) -> None:
+    site.write("kernels/cabildo_kernels/cpu.so", "of the checkout's own machine")
+    built = site.build("trainer")
+    assert site.files(built)[2] == {
+        "code/crds/pyproject.toml",
+        "code/crds/cabildo_api/__init__.py",
+        "code/trainer_image/pyproject.toml",
+        "code/trainer_image/cabildo_trainer/__init__.py",
+        "code/kernels/pyproject.toml",
+        "code/kernels/setup.py",
+        "code/kernels/cabildo_kernels/cpu.c",
+    }
+    assert len(layers(site.image(built))) == 3
+    assert not {file for layer in site.files(built) for file in layer if "compiler" in file}
+
+
+def test_a_changed_line_of_the_trainer_compiles_nothing(site: Site) -> None:
+    before = site.build("trainer")
+    site.write("trainer_image/cabildo_trainer/__init__.py", "compiles_nothing = True\n")
+    after = site.build("trainer")
+    assert site.steps.titles == ["build the trainer's wheels"]
+    assert after.digest != before.digest
+
+
+def test_a_changed_kernel_is_compiled_into_the_trainer_alone(site: Site) -> None:
+    operator, before = site.build("operator"), site.build("trainer")
+    site.write("kernels/cabildo_kernels/cpu.c", "int changed;\n")
+    assert site.build("operator") == operator
+    assert site.steps.titles == []
+    after = site.build("trainer")
+    assert site.steps.titles == ["compile the kernels (about 1 min)", "build the trainer's wheels"]
+    assert layers(site.image(after))[:2] == layers(site.image(before))[:2]
+    assert layers(site.image(after))[2] != layers(site.image(before))[2]
+
+
+def test_what_other_checkouts_started_from_is_pruned(site: Site) -> None:
+    cache = site.root / "own"
+    first = site.build("trainer", cache=cache)
+    kept = base_images(cache)
+    assert kept.keys() == {"system", "tools", "compiler", "kernels"}
+    site.write("kernels/cabildo_kernels/cpu.c", "int another;\n")
+    site.build("trainer", cache=cache)
+    site.write("kernels/cabildo_kernels/cpu.c", "")
+    arguments = {"checkout": site.checkout, "reporter": site.steps, "cache": cache}
+    assert len(base_images(cache)["kernels"]) == 2
+    assert prune_bases(**arguments) > 0
+    assert base_images(cache) == kept
+    assert prune_bases(**arguments) == 0
+    assert site.build("trainer", cache=cache) == first
+
+
 def test_a_change_of_one_image_leaves_the_others_digest(site: Site) -> None:
     before = site.build("trainer")
     site.write("operator/cabildo_operator/__init__.py", "changed = True\n")
@@ -210,18 +297,9 @@ def test_the_same_inputs_give_the_same_digest(site: Site) -> None:
 
 
 def test_nothing_of_an_image_stays_in_buildahs_storage(site: Site) -> None:
-    site.build()
-    listed = subprocess.run(
-        [
-            "buildah",
-            *("--root", str(site.cache / "buildah/root"), "--storage-driver", "overlay"),
-            *("--runroot", str(site.cache / "buildah/run"), "images", "--format", "{{.Name}}"),
-        ],
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout.split()
-    assert sorted(listed) == ["localhost/cabildo/system", "localhost/cabildo/tools"]
+    site.build("operator")
+    site.build("trainer")
+    assert base_images(site.cache).keys() == {"system", "tools", "compiler", "kernels"}
 
 
 def test_a_killed_builds_leftovers_are_cleared(site: Site) -> None:
@@ -323,7 +401,7 @@ def test_pruning_waits_for_those_who_write(site: Site) -> None:
 def test_a_full_disk_is_refused_with_the_need(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     built = site.build("operator")
     site.write("requirements/trainer.txt", "larger==1\n")
-    monkeypatch.setitem(module.NEEDED_BYTES, "trainer", 1 << 60)
+    monkeypatch.setitem(NEEDED_BYTES, "trainer", 1 << 60)
     with pytest.raises(
         PrerequisiteError, match=r"GiB free, the trainer image needs 1073741824\.0 GiB"
     ):

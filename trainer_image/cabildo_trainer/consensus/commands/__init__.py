@@ -1,0 +1,1 @@
+"""`python -m cabildo_trainer.consensus`: merges of files from the command line."""

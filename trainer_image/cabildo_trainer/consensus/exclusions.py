@@ -1,0 +1,163 @@
+"""Who takes part: participants proven faulty by the form or the values of their models.
+
+A model of another form than a trusted one proves its sender faulty. Without a trusted model the
+form that n - f > f participants share is the honest one: honest participants agree, and f faulty
+ones cannot outnumber them. NaN or Inf found in a pass proves its holder faulty.
+
+Here: these decisions. Never here: f and n limits of rules. Next: `merging.py` starts over without
+those that are excluded.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from cabildo_trainer.consensus.errors import ImpossibleSetting, ManifestMismatch, NonFiniteInput
+from cabildo_trainer.consensus.manifests.agreement import agree
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from cabildo_trainer.consensus.context import Context
+    from cabildo_trainer.consensus.sources import ModelSource
+
+NON_FINITE: Final = "NonFinite"
+MISMATCH: Final = "ManifestMismatch"
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """Who takes part.
+
+    Attributes:
+        sources: Models by rising key, without the excluded.
+        n: Participants as declared: models, proven faulty and absent ones.
+        faulty: Proven faulty participants with the reason.
+        absent: Late or silent ones.
+        declared: f as declared.
+    """
+
+    sources: tuple[ModelSource, ...]
+    n: int
+    faulty: Mapping[str, str]
+    absent: frozenset[str]
+    declared: int
+
+    @property
+    def f(self) -> int:
+        """How many of those left may still be arbitrary; below zero when too many were proven."""
+        return self.declared - len(self.faulty)
+
+
+def by_key(source: ModelSource) -> bytes:
+    """Returns what models are sorted by before any arithmetic."""
+    return source.key.encode()
+
+
+def take_part(
+    inputs: Sequence[ModelSource], context: Context, *, faulty: Mapping[str, str]
+) -> Field:
+    """Returns who takes part after exclusions; a key given twice is refused."""
+    keys = [source.key for source in inputs]
+    twice = sorted({key for key in keys if keys.count(key) > 1})
+    if twice:
+        raise ImpossibleSetting(
+            f"participant {', '.join(twice)} is given more than once: one model, one key",
+            remedy="keep the first committed model of each participant",
+        )
+    gone = set(faulty) | context.absent
+    return Field(
+        sources=tuple(sorted((item for item in inputs if item.key not in gone), key=by_key)),
+        n=len(set(keys) | gone),
+        faulty=faulty,
+        absent=context.absent - set(faulty),
+        declared=context.maximum_faulty,
+    )
+
+
+def mismatched(field: Field, context: Context) -> dict[str, str]:
+    """Returns the participants whose models are proven to be of the wrong form.
+
+    Raises:
+        ManifestMismatch: Trusted models differ, or more models than faults are left, or nobody can
+            tell which form is wrong; the message names the first difference.
+    """
+    trusted = [
+        model
+        for model in (context.base, context.previous, context.root_update)
+        if model is not None
+    ]
+    for model in trusted[1:]:
+        same_tensors(trusted[0], model)
+    wrong: list[str] = []
+    for source in field.sources if trusted else ():
+        try:
+            same_tensors(trusted[0], source)
+            agree([source], base=context.base, integers=context.integers)
+        except ManifestMismatch:
+            if len(wrong) == field.f:
+                raise
+            wrong.append(source.key)
+    rest = [source for source in field.sources if source.key not in wrong]
+    wrong += minority(rest, context, f=field.f - len(wrong))
+    return dict.fromkeys(wrong, MISMATCH)
+
+
+def same_tensors(one: ModelSource, other: ModelSource) -> None:
+    """Refuses models of other names or shapes; their floating element types may differ."""
+    for name in sorted(one.tensors.keys() | other.tensors.keys(), key=str.encode):
+        first, second = one.tensors.get(name), other.tensors.get(name)
+        if (
+            first is None
+            or second is None
+            or first.shape != second.shape
+            or first.is_floating != second.is_floating
+        ):
+            raise ManifestMismatch(
+                f"tensor {name} differs between {one.key} and {other.key}:"
+                f" {first or 'none'} and {second or 'none'}",
+                remedy=f"give a model of the same shapes as {other.key}",
+            )
+
+
+def minority(sources: Sequence[ModelSource], context: Context, *, f: int) -> list[str]:
+    """Returns the participants that differ from the form which more than f others share."""
+    forms: list[list[ModelSource]] = []
+    for source in sources:
+        for form in forms:
+            if _agree(form[0], source, context):
+                form.append(source)
+                break
+        else:
+            forms.append([source])
+    largest = max(forms, key=len, default=[])
+    honest = len(sources) - f
+    if len(forms) > 1 and len(largest) >= honest > f:
+        return [source.key for source in sources if source not in largest]
+    agree(sources, base=context.base, integers=context.integers)
+    return []
+
+
+def _agree(one: ModelSource, other: ModelSource, context: Context) -> bool:
+    try:
+        agree([one, other], base=context.base, integers=context.integers)
+    except ManifestMismatch:
+        return False
+    return True
+
+
+def charge(error: NonFiniteInput, field: Field) -> dict[str, str]:
+    """Returns the participants that NaN or Inf prove faulty, where f has room for them."""
+    if not error.participants or not set(error.participants) <= {
+        source.key for source in field.sources
+    }:
+        raise error
+    if len(error.participants) > field.f:
+        raise NonFiniteInput(
+            f"NaN or Inf in the models of {', '.join(error.participants)}:"
+            f" {len(error.participants)} more proven faulty, and f = {field.declared}"
+            f" has room for {field.f}",
+            participants=error.participants,
+        ) from error
+    return dict.fromkeys(error.participants, NON_FINITE)

@@ -1,0 +1,1 @@
+"""Federated rounds: a server's step in the direction of any rule's aggregate. Start at `rounds`."""

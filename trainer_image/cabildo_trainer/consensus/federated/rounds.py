@@ -1,0 +1,181 @@
+"""One federated round: any rule's aggregate, the server's step, and the state for the next round.
+
+The state is one model for each of the optimiser's arrays (float32, the model's tensors) and a
+record in canonical JSON that ties them to the model and the settings they belong to: a state of
+another model, optimiser or setting is refused.
+
+Here: the round and the record. Never here: arithmetic (`optimizers.py`) or files: sources and sinks
+are given. Next: `outer_step.py`, `../merging.py`.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from cabildo_trainer.consensus.errors import DigestMismatch, ImpossibleSetting, MissingInput
+from cabildo_trainer.consensus.federated.optimizers import optimizer_from_parameters
+from cabildo_trainer.consensus.federated.outer_step import OuterStepSink
+from cabildo_trainer.consensus.manifests.canonical_json import canonical_json
+from cabildo_trainer.consensus.merging import merge
+from cabildo_trainer.consensus.robust.means import WeightedMean
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from cabildo_api.merge_result import MergeResult
+    from cabildo_trainer.consensus.context import Context
+    from cabildo_trainer.consensus.federated.optimizers import ServerOptimizer
+    from cabildo_trainer.consensus.rule import Rule
+    from cabildo_trainer.consensus.sinks import ModelSink
+    from cabildo_trainer.consensus.sources import ModelSource
+
+VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class ServerState:
+    """What a server remembers between two rounds.
+
+    Attributes:
+        optimizer: With its settings.
+        rounds: Rounds done.
+        model_digest: Of the model that the last round made.
+        digests: Of the state's models, by name.
+    """
+
+    optimizer: ServerOptimizer
+    rounds: int = 0
+    model_digest: str = ""
+    digests: Mapping[str, str] = field(default_factory=dict)
+
+    def to_bytes(self) -> bytes:
+        """Returns canonical JSON: equal states have equal bytes."""
+        return canonical_json(
+            {
+                "version": VERSION,
+                "optimizer": self.optimizer.name,
+                "parameters": {
+                    key: value if isinstance(value, bool) else float(value).hex()
+                    for key, value in self.optimizer.parameters().items()
+                },
+                "rounds": self.rounds,
+                "modelDigest": self.model_digest,
+                "digests": dict(self.digests),
+            }
+        )
+
+    @classmethod
+    def from_bytes(cls, content: bytes) -> ServerState:
+        """Returns the state that `to_bytes` described.
+
+        Raises:
+            ImpossibleSetting: It is none, or of another version.
+        """
+        try:
+            value: dict[str, Any] = json.loads(content)
+            if value["version"] != VERSION:
+                raise ImpossibleSetting(
+                    f"the server's state has version {value['version']}, not {VERSION}"
+                )
+            parameters = {
+                key: float.fromhex(item) if isinstance(item, str) else item
+                for key, item in value["parameters"].items()
+            }
+            return cls(
+                optimizer=optimizer_from_parameters(value["optimizer"], parameters),
+                rounds=int(value["rounds"]),
+                model_digest=str(value["modelDigest"]),
+                digests={str(key): str(item) for key, item in value["digests"].items()},
+            )
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ImpossibleSetting(
+                f"this is no server's state: {error!r}",
+                remedy="start from the state file of the last round, or without one",
+            ) from error
+
+
+def fed_avg_weights(examples: Mapping[str, int]) -> WeightedMean:
+    """Returns the mean by example counts that the aggregator knows to be true (McMahan 2017).
+
+    Counts that participants report about themselves belong to no robust rule, and this is none.
+    """
+    return WeightedMean(weights={key: float(count) for key, count in examples.items()})
+
+
+def federated_round(
+    inputs: Sequence[ModelSource],
+    rule: Rule,
+    context: Context,
+    *,
+    server: ServerState,
+    state: Mapping[str, ModelSource],
+    sink: ModelSink,
+    state_sinks: Mapping[str, ModelSink],
+) -> tuple[MergeResult, ServerState]:
+    """Merges by a rule and steps from `context.start` towards the aggregate.
+
+    Args:
+        inputs: The participants' models (not their differences).
+        rule: Any rule; the server steps towards what it makes.
+        context: With the previous model, which the participants started from.
+        server: The state's record: `ServerState(optimizer)` before the first round.
+        state: The state's models by name; empty before the first round.
+        sink: Where the new model goes.
+        state_sinks: Where the new state's models go: one for each of `optimizer.states`.
+
+    Returns:
+        The merge's result, with the digest of the new model, and the record for the next round.
+
+    Raises:
+        DigestMismatch: The state belongs to another model.
+        MissingInput: The previous model, or a part of the state, was not given.
+    """
+    previous, optimizer = context.start, server.optimizer
+    if previous is None:
+        raise MissingInput("a federated round needs the previous model, which was not given")
+    _check_state(server, state, previous)
+    if set(state_sinks) != set(optimizer.states):
+        raise MissingInput(
+            f"{optimizer.name} writes the state {_names(optimizer.states)}:"
+            f" sinks were given for {_names(tuple(state_sinks))}"
+        )
+    outer = OuterStepSink(
+        optimizer, previous=previous, state=state, sink=sink, state_sinks=state_sinks
+    )
+    result = merge(inputs, rule, context, sink=outer, output_dtype="F32")
+    return result, ServerState(
+        optimizer=optimizer,
+        rounds=server.rounds + 1,
+        model_digest=result.output_digest,
+        digests=outer.state_digests,
+    )
+
+
+def _check_state(
+    server: ServerState, state: Mapping[str, ModelSource], previous: ModelSource
+) -> None:
+    if server.rounds == 0:
+        if state:
+            raise ImpossibleSetting("a state was given for a server that has done no round")
+        return
+    if server.model_digest != previous.digest:
+        raise DigestMismatch(
+            f"the state of round {server.rounds} belongs to the model {server.model_digest}, and"
+            f" the previous model is {previous.digest}",
+            remedy="give the model that the last round made, or start without a state",
+        )
+    missing = tuple(name for name in server.optimizer.states if name not in state)
+    if missing:
+        raise MissingInput(f"the server's state {_names(missing)} was not given")
+    for name in server.optimizer.states:
+        if state[name].digest != server.digests.get(name):
+            raise DigestMismatch(
+                f"the state's {name} is {state[name].digest}, and the record says"
+                f" {server.digests.get(name)}"
+            )
+
+
+def _names(names: tuple[str, ...]) -> str:
+    return ", ".join(names) or "nothing"

@@ -1,0 +1,1 @@
+"""What a model is, in one digest, and whether models fit each other."""

@@ -1,0 +1,1 @@
+"""Rules that bound what f arbitrary participants can do to the result."""
