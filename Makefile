@@ -114,6 +114,10 @@ bench-kernels: $(VENV_STAMP) ## the kernels beside a pure read of memory, NumPy,
 bench-merge: $(VENV_STAMP) ## merges of 3.6 GB of models in files, beside mergekit as a program of its own
 	@PYTHONPATH=tests $(PYTHON) tests/bench/bench_merge.py
 
+.PHONY: eval-consensus
+eval-consensus: $(VENV_STAMP) ## merging rules against attacks: table and picture in docs (about half an hour)
+	@OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 PYTHONPATH=tests $(PYTHON) -m eval.eval_consensus --publish
+
 .PHONY: cluster-up
 cluster-up: $(CLI_STAMP) ## bring the local cluster up
 	@$(CABILDO) cluster up --name $(CLUSTER_NAME)

@@ -22,25 +22,25 @@ class Row:
 
     Attributes:
         case: What was measured.
-        ours: Our figure.
+        ours: Our figure; None where there is none to be had, and `details` say why.
         unit: Its unit.
         reference: The same figure of the reference, measured in the same run.
         reference_name: What the reference is.
-        details: Further figures of ours by name and unit (`gb_per_s`, `ghz`); in the file they
-            stand beside the others.
+        details: Further figures or words of ours by name and unit (`gb_per_s`, `ghz`, `refused`);
+            in the file they stand beside the others.
     """
 
     case: str
-    ours: float
+    ours: float | None
     unit: str
     reference: float | None = None
     reference_name: str | None = None
-    details: Mapping[str, float] = field(default_factory=dict)
+    details: Mapping[str, float | str] = field(default_factory=dict)
 
     @property
     def ratio(self) -> float | None:
         """Ours divided by the reference's, where there is one."""
-        if self.reference is None or self.reference == 0:
+        if self.ours is None or self.reference is None or self.reference == 0:
             return None
         return round(self.ours / self.reference, 3)
 
@@ -93,10 +93,15 @@ def table(rows: list[Row]) -> str:
     for row in rows:
         reference = "-" if row.reference is None else f"{row.reference:.4g}"
         ratio = "-" if row.ratio is None else f"{row.ratio:.3g}"
-        further = "".join(f"  {name} {value:.3g}" for name, value in row.details.items())
+        ours = "-" if row.ours is None else f"{row.ours:.4g}"
+        further = "".join(f"  {name} {_text(value)}" for name, value in row.details.items())
         against = f"  against {row.reference_name}" if row.reference_name else ""
         lines.append(
-            f"{row.case:<{width}} {row.ours:>12.4g} {reference:>12} {ratio:>8}"
+            f"{row.case:<{width}} {ours:>12} {reference:>12} {ratio:>8}"
             f"  {row.unit}{against}{further}"
         )
     return "\n".join([*lines, "lower is better, but for %"])
+
+
+def _text(value: float | str) -> str:
+    return value if isinstance(value, str) else f"{value:.3g}"

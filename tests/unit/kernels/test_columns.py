@@ -80,6 +80,20 @@ def test_the_mean_around_the_median_keeps_the_nearest_and_of_two_the_lower(
             assert ours == np.float32(sum(kept) / keep)
 
 
+@pytest.mark.parametrize("n", range(2, 65))
+def test_a_mean_in_the_middle_of_two_floats_goes_to_the_even_one(path: str, n: int) -> None:
+    # A quotient that is off by its last place in double would fall to one side.
+    random = np.random.default_rng(n)
+    middle = 1.0 + (2 * random.integers(0, 1 << 22, 500) + 1) * 2.0**-24
+    most = (middle * (1.0 + 0.5 / (n - 1))).astype(np.float32)
+    least = n * middle - (n - 1) * most.astype(np.float64)
+    rows = [*([most] * (n - 1)), least.astype(np.float32)]
+    assert (rows[-1] == least).all()
+    expected = middle.astype(np.float32)
+    assert same_bits(trimmed_mean(rows, trim=0), expected)
+    assert same_bits(mean_around_median(rows, keep=n), expected)
+
+
 def test_a_weighted_sum_multiplies_then_adds_in_the_order_of_the_rows(path: str) -> None:
     rows, weights = rows_of(13, 301), np.random.default_rng(1).standard_normal(13)
     total = np.zeros(301)
