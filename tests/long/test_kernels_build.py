@@ -62,7 +62,8 @@ def test_sanitised_kernels_pass_their_tests(sources: Path) -> None:
     files = [ROOT / "tests" / "unit" / "kernels" / f"test_{name}.py" for name in TESTS]
     run = subprocess.run(
         [
-            *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"),
+            # -s: a sanitiser's report is lost in what pytest holds back when the process ends.
+            *(sys.executable, "-m", "pytest", "-q", "-s", "-p", "no:cacheprovider"),
             *("-o", f"pythonpath={sources} {ROOT / 'tests'}", f"--rootdir={ROOT}"),
             *filter(Path.is_file, files),
         ],
@@ -70,19 +71,16 @@ def test_sanitised_kernels_pass_their_tests(sources: Path) -> None:
         env={
             **os.environ,
             "LD_PRELOAD": f"{library('libasan.so')}:{library('libubsan.so')}",
-            # Python itself never frees everything; the kernels allocate nothing. Reports go to
-            # files: pytest holds what a process writes that ends in the middle of a test.
-            "ASAN_OPTIONS": f"detect_leaks=0:log_path={sources.parent / 'address'}",
-            "UBSAN_OPTIONS": f"print_stacktrace=1:log_path={sources.parent / 'undefined'}",
+            # Python itself never frees everything; the kernels allocate nothing.
+            "ASAN_OPTIONS": "detect_leaks=0",
+            "UBSAN_OPTIONS": "print_stacktrace=1",
             "PYTHONPATH": str(sources),
         },
         capture_output=True,
         text=True,
         check=False,
     )
-    reports = [*sources.parent.glob("address*"), *sources.parent.glob("undefined*")]
-    said = "".join(report.read_text() for report in reports) + run.stdout[-6000:] + run.stderr
-    assert run.returncode == 0, said
+    assert run.returncode == 0, run.stdout[-6000:] + run.stderr[:6000]
     assert "passed" in run.stdout
 
 

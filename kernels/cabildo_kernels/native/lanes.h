@@ -211,7 +211,7 @@ IN quad quad_max(quad x, quad y) { return quad_select(x > y, x, y); }
 #define GREATER(f) x.f > y.f
 #define UNORDERED(f) x.f != x.f
 #define SELECT(f) quad_select(m.f, yes.f, no.f)
-#define SCALE(f) (quad)((quad_bits)p.f + (quad_bits)((quad_uints)n.f << 23))
+#define SCALE(f) (quad)((quad_uints)p.f + ((quad_uints)n.f << 23))
 typedef uint32_t quad_uints __attribute__((vector_size(16)));
 IN lanes lanes_add(lanes x, lanes y) { return (lanes)EACH4(ADD); }
 IN lanes lanes_sub(lanes x, lanes y) { return (lanes)EACH4(SUB); }
