@@ -79,5 +79,6 @@ CONTENDERS = (
     Contender("flTrust", "flTrust"),
     Contender("zeno", "zeno"),
     Contender("auto", "auto"),
+    Contender("auto(+zeno)", "auto", {"candidates": [*AUTO, "zeno"]}),
     Contender("auto(+flTrust+zeno)", "auto", {"candidates": [*AUTO, "flTrust", "zeno"]}),
 )

@@ -13,10 +13,16 @@ from eval.attacks import ATTACKS
 from eval.robustness_page import cells_of
 
 LEFT, TOP, WIDTH, HEIGHT = 200, 66, 78, 26
-STOPS = ((10, (178, 24, 43)), (50, (239, 138, 98)), (80, (253, 219, 199)), (97, (33, 102, 172)))
+STOPS = (
+    (10, (178, 24, 43)),
+    (50, (239, 138, 98)),
+    (80, (253, 219, 199)),
+    (88, (247, 247, 247)),
+    (97, (33, 102, 172)),
+)
 """Per cent and colour (ColorBrewer's RdBu, readable with colour blindness)."""
-PALE = "#e6e6e6"
-DARK_BELOW, DARK_ABOVE = 35, 91
+NO_FIGURE = "none"
+DARK_BELOW, DARK_ABOVE = 35, 93
 FONT = "font-family='Helvetica, Arial, sans-serif'"
 
 
@@ -64,14 +70,18 @@ def _cell(x: int, y: int, row: dict[str, Any] | None) -> list[str]:
         return []
     percent = row["ours"]
     if percent is None:
-        return [_box(x, y, PALE), _text(x + WIDTH // 2, y + 17, "refused", anchor="middle")]
+        text = _text(x + WIDTH // 2, y + 17, "refused", anchor="middle", ink="gray")
+        return [_box(x, y, NO_FIGURE), text]
     ink = "white" if percent < DARK_BELOW or percent > DARK_ABOVE else "black"
     text = _text(x + WIDTH // 2, y + 17, f"{percent:.1f}", anchor="middle", ink=ink)
     return [_box(x, y, colour(percent)), text]
 
 
 def _box(x: int, y: int, fill: str) -> str:
-    return f"<rect x='{x}' y='{y}' width='{WIDTH - 2}' height='{HEIGHT - 2}' fill='{fill}'/>"
+    return (
+        f"<rect x='{x}' y='{y}' width='{WIDTH - 2}' height='{HEIGHT - 2}' fill='{fill}'"
+        f" stroke='{'lightgray' if fill == NO_FIGURE else fill}'/>"
+    )
 
 
 def _text(
