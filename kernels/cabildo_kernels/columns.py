@@ -292,7 +292,7 @@ def _output(
     shape = (rows.columns,) if outputs is None else (outputs, rows.columns)
     stored = STORED_AS[out_dtype]
     if out is None:
-        # From a cache line's beginning: whole lines can then be written past the caches.
+        # From a cache line's beginning, as large rows are: no vector is then written across two.
         size_bytes = math.prod(shape) * stored.itemsize
         room = np.empty(size_bytes + CACHE_LINE_BYTES, dtype=np.uint8)
         skip = -room.ctypes.data % CACHE_LINE_BYTES

@@ -1,8 +1,9 @@
 """Cases of bench-kernels: rules on columns, the Gram matrix, and a whole Gram rule.
 
 Here: the same work by us, NumPy, torch, byzfl and plain Python, over the same float32 rows; `read`
-is a pure read of them. NumPy's and torch's Gram matrices and sums are float32, ours are float64.
-Never here: timing.
+is a pure read of them, so results go to memory that is there already wherever a library can: the
+first touch of 40 MB costs a quarter of a read of 640. NumPy's and torch's Gram matrices and sums
+are float32, ours are float64. Never here: timing.
 """
 
 from __future__ import annotations
@@ -36,7 +37,9 @@ def faulty(n: int) -> int:
     return (n - 1) // 3
 
 
-def multi_krum(rows: Sequence[NDArray[Any]], *, threads: int) -> NDArray[np.float32]:
+def multi_krum(
+    rows: Sequence[NDArray[Any]], *, threads: int, out: NDArray[np.float32]
+) -> NDArray[np.float32]:
     """Return the mean of the n - f rows with the least sum of n - f - 2 squared distances."""
     n, f = len(rows), faulty(len(rows))
     distances = squared_distances(gram(rows, threads=threads)).tolist()
@@ -44,28 +47,28 @@ def multi_krum(rows: Sequence[NDArray[Any]], *, threads: int) -> NDArray[np.floa
     scores = [sum(sorted(row)[1 : n - f - 1]) for row in distances]
     chosen = sorted(sorted(range(n), key=scores.__getitem__)[: n - f])
     kept = [rows[index] for index in chosen]
-    return weighted_sum(kept, [1.0] * len(kept), divisor=float(len(kept)), threads=threads)
+    divisor = float(len(kept))
+    return weighted_sum(kept, [1.0] * len(kept), divisor=divisor, out=out, threads=threads)
 
 
-def numpy_multi_krum(stack: NDArray[np.float32]) -> NDArray[np.float32]:
+def numpy_multi_krum(stack: NDArray[np.float32], out: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return the same by NumPy's matrix product."""
     n, f = len(stack), faulty(len(stack))
     products = stack @ stack.T
     squares = np.diagonal(products)
     distances = np.sort(squares[:, None] + squares[None] - 2 * products, axis=1)
     chosen = np.argsort(distances[:, 1 : n - f - 1].sum(axis=1))[: n - f]
-    mean: NDArray[np.float32] = stack[np.sort(chosen)].mean(axis=0)
-    return mean
+    return stack[np.sort(chosen)].mean(axis=0, out=out)
 
 
-def torch_multi_krum(stack: torch.Tensor) -> torch.Tensor:
+def torch_multi_krum(stack: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
     """Return the same by torch's matrix product."""
     n, f = len(stack), faulty(len(stack))
     products = stack @ stack.T
     squares = products.diagonal()
     distances = (squares[:, None] + squares[None] - 2 * products).sort(dim=1).values
     chosen = distances[:, 1 : n - f - 1].sum(dim=1).argsort()[: n - f]
-    return stack[chosen.sort().values].mean(dim=0)
+    return torch.mean(stack[chosen.sort().values], dim=0, out=out)
 
 
 def python_gram(rows: list[list[float]]) -> list[list[float]]:
@@ -89,26 +92,25 @@ class Work:
     """One kernel and others' ways to do its work.
 
     Attributes:
-        ours: Takes the rows and `threads`.
-        numpy: Takes the stacked rows.
-        torch: Takes the stacked rows as a tensor.
+        ours: Takes the rows, `threads` and `out`.
+        numpy: Takes the stacked rows and `out`.
+        torch: Takes the stacked rows and `out` as tensors.
         byzfl: Makes the aggregator for n rows; None where byzfl has none.
         python: Takes the rows as lists.
         operations: Double-precision operations a column, where they bound the kernel.
     """
 
     ours: Callable[..., object]
-    numpy: Callable[[NDArray[np.float32]], object]
-    torch: Callable[[torch.Tensor], object]
+    numpy: Callable[[NDArray[np.float32], NDArray[np.float32]], object]
+    torch: Callable[[torch.Tensor, torch.Tensor], object]
     byzfl: Callable[[int], Callable[[Any], object]] | None
     python: Callable[[list[list[float]]], object]
     operations: Callable[[int], int] = lambda _: 0
 
 
-def _trimmed(stack: NDArray[np.float32]) -> NDArray[np.float32]:
+def _trimmed(stack: NDArray[np.float32], out: NDArray[np.float32]) -> NDArray[np.float32]:
     f = faulty(len(stack))
-    mean: NDArray[np.float32] = np.sort(stack, axis=0)[f : len(stack) - f].mean(axis=0)
-    return mean
+    return np.sort(stack, axis=0)[f : len(stack) - f].mean(axis=0, out=out)
 
 
 def _python_trimmed(rows: list[list[float]]) -> list[float]:
@@ -120,33 +122,39 @@ def _python_trimmed(rows: list[list[float]]) -> list[float]:
 WORKS = {
     "median": Work(
         ours=median,
-        numpy=partial(np.median, axis=0),
-        torch=lambda stack: stack.median(dim=0).values,
+        numpy=lambda stack, out: np.median(stack, axis=0, out=out),
+        torch=lambda stack, _: stack.median(dim=0).values,
         byzfl=lambda _: byzfl.Median(),
         python=lambda rows: [statistics.median(column) for column in zip(*rows, strict=True)],
     ),
     "trimmed_mean": Work(
         ours=lambda rows, **options: trimmed_mean(rows, trim=faulty(len(rows)), **options),
         numpy=_trimmed,
-        torch=lambda stack: (
-            stack.sort(dim=0).values[faulty(len(stack)) : len(stack) - faulty(len(stack))].mean(0)
+        torch=lambda stack, out: torch.mean(
+            stack.sort(dim=0).values[faulty(len(stack)) : len(stack) - faulty(len(stack))],
+            dim=0,
+            out=out,
         ),
         byzfl=lambda n: byzfl.TrMean(f=faulty(n)),
         python=_python_trimmed,
     ),
     "weighted_sum": Work(
         ours=lambda rows, **options: weighted_sum(rows, [1 / len(rows)] * len(rows), **options),
-        numpy=lambda stack: np.full(len(stack), 1 / len(stack), np.float32) @ stack,
-        torch=lambda stack: torch.full((len(stack),), 1 / len(stack)) @ stack,
+        numpy=lambda stack, out: np.matmul(
+            np.full(len(stack), 1 / len(stack), np.float32), stack, out=out
+        ),
+        torch=lambda stack, out: torch.matmul(
+            torch.full((len(stack),), 1 / len(stack)), stack, out=out
+        ),
         byzfl=lambda _: byzfl.Average(),
         python=lambda rows: [
             sum(x * (1 / len(rows)) for x in column) for column in zip(*rows, strict=True)
         ],
     ),
     "gram": Work(
-        ours=gram,
-        numpy=lambda stack: stack @ stack.T,
-        torch=lambda stack: stack @ stack.T,
+        ours=lambda rows, out, **options: gram(rows, **options),
+        numpy=lambda stack, _: stack @ stack.T,
+        torch=lambda stack, _: stack @ stack.T,
         byzfl=None,
         python=python_gram,
         operations=lambda n: PER_OPERATION * n * (n + 1) // 2,
@@ -195,14 +203,15 @@ def contest(
     """Return one case on these rows."""
     work, (n, d), rows = WORKS[name], stack.shape, list(stack)
     options = {} if dtype == "f32" or name == "multi_krum" else {"dtype": dtype}
+    out = np.zeros(d, dtype=np.float32)
     contenders: dict[str, Callable[[], object]] = {
-        OURS: partial(work.ours, rows, threads=threads, **options)
+        OURS: partial(work.ours, rows, threads=threads, out=out, **options)
     }
     if d > FEW_COLUMNS:
         contenders |= reads(rows, threads=threads)
     if libraries:
-        contenders["numpy"] = partial(work.numpy, stack)
-        contenders["torch"] = partial(work.torch, torch.from_numpy(stack))
+        contenders["numpy"] = partial(work.numpy, stack, out)
+        contenders["torch"] = partial(work.torch, torch.from_numpy(stack), torch.from_numpy(out))
         if work.byzfl is not None:
             contenders["byzfl"] = partial(work.byzfl(n), stack)
     if python:

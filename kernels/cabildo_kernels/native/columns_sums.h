@@ -26,6 +26,7 @@ INLINE void finish_sum(const struct columns_task *task, vd sum, char *out, size_
             for (int i = 0; i < rows; i++)                                                         \
                 for (int v = 0; v < VECTORS; v++) {                                                \
                     vd value = vd_load(x[i] + c + v * W);                                          \
+                    __builtin_prefetch(x[i] + c + v * W + AHEAD);                                  \
                     for (int k = 0; k < OUTPUTS; k++)                                              \
                         sum[k][v] =                                                                \
                             vd_add(sum[k][v], vd_mul(vd_set(weights[k * rows + i]), value));       \

@@ -3,7 +3,7 @@
  * vf is W floats, vd W doubles, vc W conditions; AHEAD is how many columns ahead rows are fetched
  * into the cache. Every vector_*.h defines the same words.
  */
-enum { W = 8, AHEAD = 128 };
+enum { W = 8, AHEAD = 64 };
 typedef __m256 vf;
 typedef struct { __m256d lo, hi; } vd;
 typedef vd vc;
@@ -11,7 +11,6 @@ typedef vd vc;
 
 INLINE vf vf_load(const float *p) { return _mm256_loadu_ps(p); }
 INLINE void vf_store(float *p, vf x) { _mm256_storeu_ps(p, x); }
-INLINE void vf_stream(float *p, vf x) { _mm256_stream_ps(p, x); }
 INLINE vf vf_set(float x) { return _mm256_set1_ps(x); }
 INLINE vf vf_add(vf a, vf b) { return _mm256_add_ps(a, b); }
 INLINE vf vf_sub(vf a, vf b) { return _mm256_sub_ps(a, b); }

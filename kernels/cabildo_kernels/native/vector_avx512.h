@@ -1,5 +1,5 @@
 /* The vocabulary of the column rules in AVX-512 (F, BW, DQ, VL): see vector_avx2.h. */
-enum { W = 16, AHEAD = 32 };
+enum { W = 16, AHEAD = 64 };
 typedef __m512 vf;
 typedef struct { __m512d lo, hi; } vd;
 typedef struct { __mmask8 lo, hi; } vc;
@@ -7,7 +7,6 @@ typedef struct { __mmask8 lo, hi; } vc;
 
 INLINE vf vf_load(const float *p) { return _mm512_loadu_ps(p); }
 INLINE void vf_store(float *p, vf x) { _mm512_storeu_ps(p, x); }
-INLINE void vf_stream(float *p, vf x) { _mm512_stream_ps(p, x); }
 INLINE vf vf_set(float x) { return _mm512_set1_ps(x); }
 INLINE vf vf_add(vf a, vf b) { return _mm512_add_ps(a, b); }
 INLINE vf vf_sub(vf a, vf b) { return _mm512_sub_ps(a, b); }

@@ -10,7 +10,6 @@ INLINE vf vf_load(const float *p)
     return vreinterpretq_f32_u8(vld1q_u8((const uint8_t *)p)); /* any alignment */
 }
 INLINE void vf_store(float *p, vf x) { vst1q_u8((uint8_t *)p, vreinterpretq_u8_f32(x)); }
-INLINE void vf_stream(float *p, vf x) { vf_store(p, x); }
 INLINE vf vf_set(float x) { return vdupq_n_f32(x); }
 INLINE vf vf_add(vf a, vf b) { return vaddq_f32(a, b); }
 INLINE vf vf_sub(vf a, vf b) { return vsubq_f32(a, b); }

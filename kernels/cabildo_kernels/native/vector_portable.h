@@ -21,7 +21,6 @@ INLINE vf vf_load(const float *p)
     return x;
 }
 INLINE void vf_store(float *p, vf x) { memcpy(p, &x, sizeof x); }
-INLINE void vf_stream(float *p, vf x) { vf_store(p, x); }
 INLINE vf vf_set(float x) { return x; }
 INLINE vf vf_add(vf a, vf b) { return a + b; }
 INLINE vf vf_sub(vf a, vf b) { return a - b; }

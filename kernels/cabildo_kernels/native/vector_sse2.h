@@ -11,7 +11,6 @@ typedef vd vc;
 
 INLINE vf vf_load(const float *p) { return _mm_loadu_ps(p); }
 INLINE void vf_store(float *p, vf x) { _mm_storeu_ps(p, x); }
-INLINE void vf_stream(float *p, vf x) { _mm_stream_ps(p, x); }
 INLINE vf vf_set(float x) { return _mm_set1_ps(x); }
 INLINE vf vf_add(vf a, vf b) { return _mm_add_ps(a, b); }
 INLINE vf vf_sub(vf a, vf b) { return _mm_sub_ps(a, b); }
