@@ -23,9 +23,13 @@ cdef extern from "sha256.h":
     void sha256_digest(const sha256_stream *stream, uint8_t *digest) nogil
 
 
+# Asked once: on a virtual machine each question stops the CPU and goes to the host.
+cdef bint HAS_INSTRUCTIONS = sha256_supported() != 0
+
+
 def supported() -> bool:
     """Return whether this CPU has the SHA instructions; without them nothing here may be called."""
-    return sha256_supported() != 0
+    return HAS_INSTRUCTIONS
 
 
 cdef class Sha256:
