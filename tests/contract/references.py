@@ -203,5 +203,5 @@ def zeno_of(rho: float) -> Reference:
 
 
 def auto(rows: Rows, f: int, scene: Scene) -> Vector:
-    candidates = (mean, trimmed_mean, nnm_of(trimmed_mean), multi_krum)
+    candidates = (mean, trimmed_mean, nnm_of(trimmed_mean), multi_krum, zeno_of(0.0))
     return min((rule(rows, f, scene) for rule in candidates), key=lambda y: loss(y, scene))

@@ -53,8 +53,8 @@ def around(name: str, inner: str) -> Contender:
     return Contender(f"{name}({inner})", name, {"rule": inner})
 
 
-AUTO = ("weightedMean", "trimmedMean", "nnm", "multiKrum")
-"""The candidates of `auto` by default."""
+WITHOUT_ZENO = ("weightedMean", "trimmedMean", "nnm", "multiKrum")
+"""The candidates of `auto` that need one evaluation each."""
 
 CONTENDERS = (
     Contender("weightedMean", "weightedMean", declared=0),
@@ -79,6 +79,6 @@ CONTENDERS = (
     Contender("flTrust", "flTrust"),
     Contender("zeno", "zeno"),
     Contender("auto", "auto"),
-    Contender("auto(+zeno)", "auto", {"candidates": [*AUTO, "zeno"]}),
-    Contender("auto(+flTrust+zeno)", "auto", {"candidates": [*AUTO, "flTrust", "zeno"]}),
+    Contender("auto(-zeno)", "auto", {"candidates": [*WITHOUT_ZENO]}),
+    Contender("auto(+flTrust)", "auto", {"candidates": [*WITHOUT_ZENO, "flTrust", "zeno"]}),
 )

@@ -1,7 +1,9 @@
 """`auto`: in each round the rule whose result a trusted loss likes best.
 
 No single rule survives all attacks on data that differs between participants; a choice by trusted
-validation loss does better than each of them.
+validation loss survives more of them (`docs/consensus-robustness.md` has the figures, and where it
+fails). Zeno, which looks at each model by itself, costs n evaluations more: name other candidates
+where one is dear.
 
 Here: the choice. Never here: the candidates' arithmetic. Next: `merging.py`.
 """
@@ -20,6 +22,7 @@ from cabildo_trainer.consensus.robust.columns import TrimmedMean
 from cabildo_trainer.consensus.robust.krum import MultiKrum
 from cabildo_trainer.consensus.robust.means import WeightedMean
 from cabildo_trainer.consensus.robust.mixing import NearestNeighbourMixing
+from cabildo_trainer.consensus.robust.trusted import Zeno
 from cabildo_trainer.consensus.rule import Rule
 
 if TYPE_CHECKING:
@@ -30,6 +33,7 @@ DEFAULT: tuple[Rule, ...] = (
     TrimmedMean(),
     NearestNeighbourMixing(rule=TrimmedMean()),
     MultiKrum(),
+    Zeno(),
 )
 
 
