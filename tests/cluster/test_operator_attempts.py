@@ -353,6 +353,8 @@ def test_an_operator_killed_after_any_write_duplicates_and_loses_nothing(
     first.wait_leading(kube)
     run = apply()
     if writes > 4:
+        # Pods that ran before the first status would be told in it, and there is no fifth write.
+        run.wait_status(lambda status: "phase" in status, within_s=SOON_S, what="a first status")
         for pod in bound_pods(run, attempt=1):
             kubelet.run(pod)
     first.wait_ended(within_s=SOON_S)
