@@ -1,11 +1,11 @@
 """What each merging rule is worth against each attack: `make eval-consensus`.
 
     PYTHONPATH=tests python -m eval.eval_consensus [--rules auto,median] [--attacks none,alie]
-        [--seeds 2] [--rounds 200] [--processes 2] [--resume] [--publish]
+        [--seeds 2] [--rounds 200] [--processes 2] [--publish]
 
 Every case is one training for each seed, all merges through the product's `merge`. Figures go to
-`build/bench/consensus.json` as they come; `--resume` keeps those that are there and were made by as
-many rounds and seeds. `--publish` writes the picture and the table of the page in docs.
+`build/bench/consensus.json` as they come. `--publish` writes the picture and the table of the page in
+docs.
 
 Here: the cases and their rows. Never here: a training. Next: `robustness_page.py`, `heat_map.py`.
 """
@@ -38,7 +38,6 @@ FILE = Path("build/bench/consensus.json")
 PAGE = Path("docs/consensus-robustness.md")
 PICTURE = Path("docs/pictures/consensus.svg")
 COMMAND = "make eval-consensus"
-FIGURES = {"case", "ours", "unit", "reference", "reference_name", "ratio"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,20 +100,6 @@ def cases(options: argparse.Namespace) -> Iterator[Case]:
             yield Case(contender, attack, seeds=options.seeds, rounds=options.rounds)
 
 
-def kept(file: Path, *, seeds: int, rounds: int) -> dict[str, Row]:
-    """Return the rows of an earlier run that had as many seeds and rounds, by case."""
-    if not file.exists():
-        return {}
-    rows = {}
-    for item in json.loads(file.read_text())["rows"]:
-        details = {name: value for name, value in item.items() if name not in FIGURES}
-        if "refused" in item or (item.get("seeds"), item.get("rounds")) == (seeds, rounds):
-            rows[item["case"]] = Row(
-                case=item["case"], ours=item["ours"], unit=item["unit"], details=details
-            )
-    return rows
-
-
 def save(rows: dict[str, Row], *, file: Path, order: Sequence[str]) -> list[Row]:
     """Write the rows in the order of the table; return them."""
     known = [rows[name] for name in order if name in rows]
@@ -125,11 +110,10 @@ def save(rows: dict[str, Row], *, file: Path, order: Sequence[str]) -> list[Row]
 def main() -> None:
     """Train all cases, print a table, write the file; perhaps the page and the picture."""
     options = parsed()
-    rows = kept(options.file, seeds=options.seeds, rounds=options.rounds) if options.resume else {}
+    rows: dict[str, Row] = {}
     order = [f"{item.title}/{attack}" for item in CONTENDERS for attack in ATTACKS]
-    left = [case for case in cases(options) if case.name not in rows]
     with multiprocessing.get_context("spawn").Pool(options.processes) as pool:
-        for row in pool.imap_unordered(Case.row, left):
+        for row in pool.imap_unordered(Case.row, cases(options)):
             rows[row.case] = row
             save(rows, file=options.file, order=order)
             print(table([row]).splitlines()[1], flush=True)
@@ -157,7 +141,6 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=200)
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--file", type=Path, default=FILE)
-    parser.add_argument("--resume", action="store_true", help="keep the file's figures")
     parser.add_argument("--publish", action="store_true", help="write the page and the picture")
     options = parser.parse_args()
     titles = {item.title for item in CONTENDERS}
