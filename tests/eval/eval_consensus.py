@@ -4,8 +4,7 @@
         [--seeds 2] [--rounds 200] [--processes 2] [--publish]
 
 Every case is one training for each seed, all merges through the product's `merge`. Figures go to
-`build/bench/consensus.json` as they come. `--publish` writes the picture and the table of the page in
-docs.
+`build/bench/consensus.json` as they come. `--publish` writes the page's picture and table.
 
 Here: the cases and their rows. Never here: a training. Next: `robustness_page.py`, `heat_map.py`.
 """
