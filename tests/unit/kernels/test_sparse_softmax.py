@@ -86,6 +86,27 @@ def test_result_may_replace_the_data(isa: str) -> None:
     assert data.tobytes() == expected.tobytes()
 
 
+@pytest.mark.parametrize("isa", EVERY_PATH)
+@pytest.mark.parametrize("shift", [-17, -1, 0, 1, 17])
+def test_result_may_overlap_the_data(isa: str, shift: int) -> None:
+    memory = np.linspace(0, 5, 200, dtype=np.float32)
+    data, out = memory[40:120], memory[40 + shift : 120 + shift]
+    indptr = np.array([0, 20, 40, 80])
+    with on_path(isa):
+        expected = sparse_softmax(data.copy(), indptr)
+        assert sparse_softmax(data, indptr, out=out) is out
+    assert out.tobytes() == expected.tobytes()
+
+
+@pytest.mark.parametrize("isa", EVERY_PATH)
+def test_result_may_overlap_the_starts_of_rows(isa: str) -> None:
+    data, indptr = np.linspace(0, 5, 80, dtype=np.float32), np.arange(41) * 2
+    with on_path(isa):
+        expected = sparse_softmax(data, indptr)
+        found = sparse_softmax(data, indptr, out=indptr[:40].view(np.float32))
+    assert found.tobytes() == expected.tobytes()
+
+
 @pytest.mark.parametrize(
     ("data", "indptr", "said"),
     [
