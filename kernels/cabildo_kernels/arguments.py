@@ -21,6 +21,10 @@ LARGEST_WEIGHT: Final = 1e200
 """Weights up to this size cannot overflow a sum of 64 products with float32 values."""
 
 
+_REAL_KINDS: Final = "biufO"
+"""Booleans, integers, floats, and objects that `float` takes, as fractions."""
+
+
 def whole_number(name: str, value: Any) -> int:
     """Return an int, or NumPy's, as int: Cython would cut 1.9 to 1.
 
@@ -75,10 +79,9 @@ def real_numbers(name: str, values: ArrayLike) -> NDArray[np.float64]:
     if isinstance(values, np.ndarray):
         refuse_no_array(name, values)
     try:
-        if np.iscomplexobj(values):
-            raise InvalidInput(f"{name}: complex numbers; give their real or imaginary part")
-        return np.asarray(values, dtype=np.float64)
+        given = np.asarray(values)
+        if given.dtype.kind in _REAL_KINDS:
+            return given.astype(np.float64, copy=False)
     except (TypeError, ValueError, OverflowError) as error:
-        if isinstance(error, InvalidInput):
-            raise
         raise InvalidInput(f"{name}: {error}; real numbers are needed") from error
+    raise InvalidInput(f"{name}: {given.dtype}; real numbers are needed")

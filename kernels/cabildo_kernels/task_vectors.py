@@ -330,7 +330,9 @@ def _weights(name: str, values: Sequence[float], *, n: int) -> NDArray[np.float6
 def _bounds(
     name: str, bounds: Sequence[Bound] | None, *, n: int, none: Bound
 ) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
-    given = [none] * n if bounds is None else list(bounds)
+    if bounds is None:
+        return np.full(n, none[0], dtype=np.uint32), np.full(n, none[1], dtype=np.int64)
+    given = list(bounds)
     if len(given) != n:
         raise InvalidInput(f"{name}: {len(given)} bounds for {n} rows; give one for each")
     both = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -108,9 +109,9 @@ REFUSED: list[tuple[str, Any]] = [
     ("b: a masked array", lambda: matmul(LOGITS.T, MASKED.reshape(2, 4))),
     ("matrices: a masked array", lambda: jacobi_eigen(MASKED_SQUARE)),
     ("gram: a masked array", lambda: squared_distances(MASKED_SQUARE)),
-    ("matrices: complex", lambda: jacobi_eigen(np.eye(2) * 1j)),
-    ("gram: complex", lambda: squared_distances([[1j]])),
-    ("weights: complex", lambda: weighted_sum([ROW], [1j])),
+    ("matrices: complex128; real numbers", lambda: jacobi_eigen(np.eye(2) * 1j)),
+    ("gram: complex128; real", lambda: squared_distances([[1j]])),
+    ("weights: complex128; real", lambda: weighted_sum([ROW], [1j])),
     ("weights: .*real numbers", lambda: weighted_sum([ROW], ["much"])),  # type: ignore[list-item]
     (r"divisor=\[\]: a finite", lambda: weighted_sum([ROW], [1], divisor=[])),  # type: ignore[arg-type]
     ("divisor=nan: a finite number", lambda: weighted_sum([ROW], [1], divisor=np.nan)),
@@ -127,6 +128,6 @@ def test_an_argument_is_refused_by_name_on_every_path(isa: str, message: str, ca
 def test_numbers_of_numpy_are_numbers() -> None:
     assert whole_number("n", np.int16(3)) == 3
     assert finite_number("n", np.float32(0.5), most=1.0) == 0.5
-    assert real_numbers("n", [1, np.float16(2.0), True]).tolist() == [1.0, 2.0, 1.0]
+    assert real_numbers("n", [1, np.float16(2.0), Fraction(1, 2)]).tolist() == [1.0, 2.0, 0.5]
     with pytest.raises(InvalidInput, match=r"n=2\.0: at most 1 in size"):
         finite_number("n", 2.0, most=1.0)
