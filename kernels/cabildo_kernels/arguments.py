@@ -66,7 +66,7 @@ def refuse_no_array(name: str, array: Any) -> None:
         raise InvalidInput(f"{name}: a masked array; fill or drop what is masked (`.filled()`)")
     if not isinstance(array, np.ndarray):
         kind = type(array).__qualname__
-        raise InvalidInput(f"{name}: {kind}; a NumPy array is needed (of a tensor: .numpy())")
+        raise InvalidInput(f"{name}: {kind}; NumPy arrays are needed (of a tensor: .numpy())")
 
 
 def real_numbers(name: str, values: ArrayLike) -> NDArray[np.float64]:
