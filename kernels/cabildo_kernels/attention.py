@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from cabildo_kernels import dispatch, libraries
+from cabildo_kernels.arguments import refuse_no_array
 from cabildo_kernels.errors import InvalidInput, NonFiniteInput
 from cabildo_kernels.fallback import attention as fallback
 from cabildo_kernels.fallback.floating_point import default_environment
@@ -84,6 +85,7 @@ def fast_attention(
         own = longest[(0 if causal else 2) + (0 if libraries.torch() is not None else 1)]
         if keys <= own:
             return prefill(q, k, v, causal=causal, scale=scale, threads=threads)
+    threads_for(0, asked=threads)  # refused as where it is used
     return _library(q, k, v, causal=causal, scale=scale)
 
 
@@ -143,9 +145,8 @@ def prefill(
 
 def _refuse_no_arrays(*arrays: NDArray[np.float32]) -> None:
     for array in arrays:
-        if not isinstance(array, np.ndarray):
-            kind = type(array).__qualname__
-            raise InvalidInput(f"q, k, v: {kind}; NumPy arrays are needed (of a tensor: .numpy())")
+        if type(array) is not np.ndarray:  # here, not by a call: a short cache leaves no time
+            refuse_no_array("q, k, v", array)
 
 
 def _own(
@@ -158,6 +159,7 @@ def _own(
     scale: float | None,
     threads: int | None,
 ) -> NDArray[np.float32]:
+    count = threads_for(k.nbytes + v.nbytes, asked=threads)
     native = dispatch.native("softmax")
     if native is not None:
         # Plain arrays are checked by the compiled code: a short cache leaves no time for more.
@@ -169,7 +171,7 @@ def _own(
             causal=causal,
             decode=decode,
             path=dispatch.path(),
-            threads=threads_for(k.nbytes + v.nbytes, asked=threads),
+            threads=count,
         )
         if at_once is not None:
             return at_once
@@ -184,7 +186,7 @@ def _own(
             causal=causal,
             decode=decode,
             path=dispatch.path(),
-            threads=threads_for(keys.nbytes + values.nbytes, asked=threads),
+            threads=count,
         )
         if checked is not None:
             return checked.reshape(q.shape)

@@ -15,6 +15,13 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from cabildo_kernels import dispatch
+from cabildo_kernels.arguments import (
+    LARGEST_WEIGHT,
+    finite_number,
+    real_numbers,
+    refuse_no_array,
+    whole_number,
+)
 from cabildo_kernels.errors import InvalidInput
 from cabildo_kernels.fallback import columns as fallback
 from cabildo_kernels.rows import (
@@ -38,8 +45,6 @@ TRIMMED_MEAN: Final = 1
 MEAN_AROUND_MEDIAN: Final = 2
 WEIGHTED_SUM: Final = 3
 
-LARGEST_WEIGHT: Final = 1e200
-"""Weights up to this size cannot overflow a sum of 64 products with float32 values."""
 CACHE_LINE_BYTES: Final = 64
 
 
@@ -67,11 +72,12 @@ def median(
     """
     checked = checked_rows(rows, dtype=dtype)
     result = _output(out, rows=checked, out_dtype=out_dtype)
+    count = threads_for(checked.size_bytes, asked=threads)
     native = dispatch.native("columns")
     if native is None:
         suspect = fallback.median(checked, out=result, out_type=out_dtype)
     else:
-        suspect = _run(native, MEDIAN, checked, result, out_dtype, threads)
+        suspect = _run(native, MEDIAN, checked, result, out_dtype, count)
     return _accepted(result, rows=checked, suspect=suspect)
 
 
@@ -102,17 +108,19 @@ def trimmed_mean(
         InvalidInput: As for `median`, and when nothing would be kept.
     """
     checked = checked_rows(rows, dtype=dtype)
+    trim = whole_number("trim", trim)
     if not 0 <= 2 * trim < len(checked):
         raise InvalidInput(
             f"trim={trim}: 0 <= 2 * trim < n is needed, and n is {len(checked)}; at most"
             f" {(len(checked) - 1) // 2} can be left out at each end"
         )
     result = _output(out, rows=checked, out_dtype=out_dtype)
+    count = threads_for(checked.size_bytes, asked=threads)
     native = dispatch.native("columns")
     if native is None:
         suspect = fallback.trimmed_mean(checked, trim=trim, out=result, out_type=out_dtype)
     else:
-        suspect = _run(native, TRIMMED_MEAN, checked, result, out_dtype, threads, trim=trim)
+        suspect = _run(native, TRIMMED_MEAN, checked, result, out_dtype, count, trim=trim)
     return _accepted(result, rows=checked, suspect=suspect)
 
 
@@ -144,14 +152,16 @@ def mean_around_median(
         InvalidInput: As for `median`, and for a `keep` out of range.
     """
     checked = checked_rows(rows, dtype=dtype)
+    keep = whole_number("keep", keep)
     if not 1 <= keep <= len(checked):
         raise InvalidInput(f"keep={keep}: 1 to n values can be kept, and n is {len(checked)}")
     result = _output(out, rows=checked, out_dtype=out_dtype)
+    count = threads_for(checked.size_bytes, asked=threads)
     native = dispatch.native("columns")
     if native is None:
         suspect = fallback.mean_around_median(checked, keep=keep, out=result, out_type=out_dtype)
     else:
-        suspect = _run(native, MEAN_AROUND_MEDIAN, checked, result, out_dtype, threads, keep=keep)
+        suspect = _run(native, MEAN_AROUND_MEDIAN, checked, result, out_dtype, count, keep=keep)
     return _accepted(result, rows=checked, suspect=suspect)
 
 
@@ -181,10 +191,12 @@ def weighted_sum(
         InvalidInput: As for `median`, and for weights or a divisor out of range.
     """
     checked = checked_rows(rows, dtype=dtype)
-    matrix = _weights(np.asarray(weights, dtype=np.float64)[np.newaxis], rows=checked)
-    if not math.isfinite(divisor) or divisor == 0.0:
+    matrix = _weights(real_numbers("weights", weights)[np.newaxis], rows=checked)
+    divisor = finite_number("divisor", divisor)
+    if divisor == 0.0:
         raise InvalidInput(f"divisor={divisor}: a finite number other than 0 is needed")
     result = _output(out, rows=checked, out_dtype=out_dtype)
+    count = threads_for(checked.size_bytes, asked=threads)
     native = dispatch.native("columns")
     if native is None:
         suspect = fallback.weighted_sums(
@@ -201,7 +213,7 @@ def weighted_sum(
             checked,
             result,
             out_dtype,
-            threads,
+            count,
             weights=matrix,
             divisor=divisor,
         )
@@ -232,15 +244,16 @@ def mix(
         InvalidInput: As for `weighted_sum`.
     """
     checked = checked_rows(rows, dtype=dtype)
-    matrix = _weights(np.asarray(weights, dtype=np.float64), rows=checked)
+    matrix = _weights(real_numbers("weights", weights), rows=checked)
     result = _output(out, rows=checked, out_dtype="f32", outputs=len(matrix))
+    count = threads_for(checked.size_bytes, asked=threads)
     native = dispatch.native("columns")
     if native is None:
         suspect = fallback.weighted_sums(
             checked, weights=matrix, divisor=1.0, out=result, out_type="f32"
         )
     else:
-        suspect = _run(native, WEIGHTED_SUM, checked, result, "f32", threads, weights=matrix)
+        suspect = _run(native, WEIGHTED_SUM, checked, result, "f32", count, weights=matrix)
     return _accepted(result, rows=checked, suspect=suspect)
 
 
@@ -250,7 +263,7 @@ def _run(
     rows: Rows,
     out: NDArray[Any],
     out_dtype: str,
-    threads: int | None,
+    threads: int,
     **parameters: Any,
 ) -> bool:
     suspect: bool = native.run(
@@ -261,7 +274,7 @@ def _run(
         rows.columns,
         out,
         ELEMENT_TYPES.index(out_dtype),
-        threads=threads_for(rows.size_bytes, asked=threads),
+        threads=threads,
         **parameters,
     )
     return suspect
@@ -298,6 +311,7 @@ def _output(
         skip = -room.ctypes.data % CACHE_LINE_BYTES
         made: NDArray[Any] = room[skip : skip + size_bytes].view(stored).reshape(shape)
         return made
+    refuse_no_array("out", out)
     if out.shape != shape or out.dtype != stored:
         raise InvalidInput(
             f"out is {out.dtype} of shape {out.shape}: {stored} of shape {shape} is needed"

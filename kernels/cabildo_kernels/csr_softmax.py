@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cabildo_kernels import dispatch
+from cabildo_kernels.arguments import refuse_no_array
 from cabildo_kernels.errors import InvalidInput, NonFiniteInput
 from cabildo_kernels.fallback import csr_softmax as fallback
 from cabildo_kernels.fallback.floating_point import default_environment
@@ -38,7 +39,8 @@ def sparse_softmax(
     Args:
         data: [entries], float32: the stored entries, row after row.
         indptr: [rows + 1], int32 or int64: row r is data[indptr[r]:indptr[r + 1]].
-        out: [entries] to write to, contiguous, may be `data` itself; None makes one.
+        out: [entries] to write to, contiguous; None makes one. It may be `data` or share memory
+            with it or with `indptr`: what it would overwrite is copied first.
         threads: None: the CPU quota, on inputs above 1 MB. No number changes the result.
 
     Returns:
@@ -53,17 +55,21 @@ def sparse_softmax(
     result = np.empty_like(values) if out is None else out
     if not _is_output(result, like=values):
         raise InvalidInput(f"out: a writable contiguous float32 array of {len(values)} is needed")
-    native = dispatch.native("softmax")
+    if out is not None:
+        values, starts = (
+            array.copy() if np.may_share_memory(result, array) else array
+            for array in (values, starts)
+        )
     count = threads_for(values.nbytes, asked=threads)
-    source = values.copy() if native is not None and result is data else values
+    native = dispatch.native("softmax")
     if native is None:
         with default_environment():
             bad = fallback.sparse_softmax(values, starts, result)
-    elif native.sparse_softmax(source, starts, result, path=dispatch.path(), threads=count):
+    elif native.sparse_softmax(values, starts, result, path=dispatch.path(), threads=count):
         return result
     else:
         with default_environment():
-            bad = fallback.sparse_softmax(source, starts, np.empty_like(values))
+            bad = fallback.sparse_softmax(values, starts, np.empty_like(values))
     if len(bad):
         raise NonFiniteInput(bad.tolist())
     return result
@@ -74,6 +80,7 @@ def _one_axis(array: NDArray[Any], *, name: str, dtypes: tuple[np.dtype[Any], ..
         found = f"{array.dtype}{array.shape}" if isinstance(array, np.ndarray) else type(array)
         wanted = " or ".join(str(dtype) for dtype in dtypes)
         raise InvalidInput(f"{name}: {found}; a NumPy array of one axis of {wanted} is needed")
+    refuse_no_array(name, array)
     return np.ascontiguousarray(array)
 
 
@@ -92,6 +99,7 @@ def _row_starts(indptr: NDArray[Any], *, entries: int) -> NDArray[np.int64]:
 def _is_output(out: NDArray[Any], *, like: NDArray[np.float32]) -> bool:
     return (
         isinstance(out, np.ndarray)
+        and not isinstance(out, np.ma.MaskedArray)
         and out.dtype == np.float32
         and out.shape == like.shape
         and out.flags.c_contiguous

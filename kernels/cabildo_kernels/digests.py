@@ -15,6 +15,7 @@ from threading import BoundedSemaphore
 from typing import TYPE_CHECKING, Protocol, Self
 
 from cabildo_kernels import dispatch
+from cabildo_kernels.arguments import whole_number
 from cabildo_kernels.errors import InvalidInput
 from cabildo_kernels.threads import threads_for
 
@@ -73,13 +74,14 @@ def update_many(
         raise InvalidInput(f"buffers: {len(buffers)} for {len(digests)} digests; give one for each")
     if len({id(digest) for digest in digests}) != len(digests):
         raise InvalidInput("digests: one stands twice; a stream takes one buffer at a time")
+    size_bytes = sum(memoryview(buffer).nbytes for buffer in buffers)
+    count = threads_for(size_bytes, asked=threads)
     native = _native()
     if native is None:
         for digest, buffer in zip(digests, buffers, strict=True):
             digest.update(buffer)
         return
-    size_bytes = sum(memoryview(buffer).nbytes for buffer in buffers)
-    native.update_many(digests, buffers, threads=threads_for(size_bytes, asked=threads))
+    native.update_many(digests, buffers, threads=count)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +158,8 @@ class ChunkHasher:
             most_pending: Chunks under way at once over all streams, beyond which `update` waits:
                 what bounds memory.
         """
+        workers = whole_number("workers", workers)
+        most_pending = whole_number("most_pending", most_pending)
         if workers < 1 or most_pending < 1:
             raise InvalidInput(f"workers={workers}, most_pending={most_pending}: both 1 or more")
         self._workers = [

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from cabildo_kernels import dispatch
+from cabildo_kernels.arguments import real_numbers, refuse_no_array
 from cabildo_kernels.errors import InvalidInput, NonFiniteInput
 from cabildo_kernels.fallback import gram as fallback
 from cabildo_kernels.grid import superblocks
@@ -161,6 +162,7 @@ def _vector(array: NDArray[Any] | None, *, name: str, dtype: str | None, rows: R
     """One vector as long as the rows, checked like them."""
     if array is None:
         return None
+    refuse_no_array(name, array)
     if dtype is None and array.dtype == np.uint16:
         dtype = "bf16"
     try:
@@ -175,7 +177,7 @@ def _vector(array: NDArray[Any] | None, *, name: str, dtype: str | None, rows: R
 def _initial(initial: ArrayLike | None, *, shape: tuple[int, ...]) -> NDArray[np.float64]:
     if initial is None:
         return np.zeros(shape)
-    given = np.array(initial, dtype=np.float64)
+    given = real_numbers("initial", initial).copy()
     if given.shape != shape:
         raise InvalidInput(f"initial has shape {given.shape}: {shape} is needed")
     if not np.isfinite(given).all():

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, overload
 import numpy as np
 
 from cabildo_kernels import dispatch
+from cabildo_kernels.arguments import real_numbers, whole_number
 from cabildo_kernels.errors import InvalidInput, KernelError
 from cabildo_kernels.fallback import linear_algebra as fallback
 from cabildo_kernels.threads import threads_for
@@ -37,7 +38,11 @@ def squared_distances(gram: ArrayLike) -> NDArray[np.float64]:
         gram: ``float64[n, n]`` from :func:`cabildo_kernels.gram`; centred or not.
 
     Returns:
-        ``float64[n, n]``: ``(g_ii + g_jj) - 2 g_ij``, not below zero, zero on the diagonal.
+        ``float64[n, n]``: ``(g_ii + g_jj) - 2 g_ij``, not below zero, zero on the diagonal;
+        infinity where it is beyond float64.
+
+    Raises:
+        InvalidInput: The matrix is not square, not real, or not finite.
     """
     return fallback.squared_distances(_square(gram, "gram"))
 
@@ -69,15 +74,20 @@ def jacobi_eigen(
         ``[m, k, k]`` whose column j belongs to value j. Ties keep the order of the diagonal.
 
     Raises:
-        InvalidInput: The matrices are not square, or not finite.
+        InvalidInput: The matrices are not square, not real, not finite, or so large that sums of
+            their entries overflow.
         KernelError: ``sweeps`` were not enough.
     """
-    batch = np.ascontiguousarray(matrices, dtype=np.float64)
+    sweeps = whole_number("sweeps", sweeps)
+    if sweeps < 1:
+        raise InvalidInput(f"sweeps={sweeps}: 1 or more is needed")
+    batch = np.ascontiguousarray(real_numbers("matrices", matrices))
     single = batch.ndim == 2  # noqa: PLR2004 - a matrix
     batch = batch[None] if single else batch
     if batch.ndim != 3 or batch.shape[1] != batch.shape[2]:  # noqa: PLR2004 - a batch of them
         raise InvalidInput(f"matrices must be [m, k, k] or [k, k], not {list(batch.shape)}")
     _require_finite(batch, "matrices")
+    _require_room(batch, "matrices")
     values, columns = _eigen(batch, vectors=vectors, sweeps=sweeps)
     if columns is None:
         return values[0] if single else values
@@ -101,10 +111,12 @@ def top_eigenvalues_of_subsets(
         Subsets ``int16[m, size]`` in lexicographic order and values ``float64[m]``.
 
     Raises:
-        InvalidInput: ``size`` is not in 1..n, or the matrix is not finite.
+        InvalidInput: ``size`` is not in 1..n, or the matrix is not finite or so large that sums of
+            its entries overflow.
     """
     matrix = _square(gram, "gram")
-    _require_size(size, len(matrix))
+    _require_room(matrix, "gram")
+    size = _required_size(size, len(matrix))
     count = comb(len(matrix), size)
     subsets = np.empty((count, size), dtype=np.int16)
     values = np.empty(count)
@@ -137,7 +149,7 @@ def smallest_diameter_subset(distances: ArrayLike, *, size: int) -> tuple[int, .
     """
     matrix = _square(distances, "distances")
     n = len(matrix)
-    _require_size(size, n)
+    size = _required_size(size, n)
     rows, columns = np.triu_indices(n, 1)
     steps = np.unique(matrix[rows, columns])
     if size == 1:
@@ -237,7 +249,7 @@ def _chunks_of_subsets(n: int, size: int) -> Iterator[NDArray[np.int16]]:
 
 def _square(matrix: ArrayLike, name: str) -> NDArray[np.float64]:
     """The matrix as contiguous float64, checked."""
-    checked = np.ascontiguousarray(matrix, dtype=np.float64)
+    checked = np.ascontiguousarray(real_numbers(name, matrix))
     if checked.ndim != 2 or checked.shape[0] != checked.shape[1]:  # noqa: PLR2004 - a matrix
         raise InvalidInput(f"{name} must be [n, n], not {list(checked.shape)}")
     _require_finite(checked, name)
@@ -249,9 +261,24 @@ def _require_finite(values: NDArray[Any], name: str) -> None:
         raise InvalidInput(f"{name} holds NaN or infinity: drop such rows before")
 
 
-def _require_size(size: int, n: int) -> None:
-    if not 1 <= size <= n:
-        raise InvalidInput(f"size must be 1 to {n} (the rows there are), not {size}")
+def _require_room(values: NDArray[Any], name: str) -> None:
+    """Refuse what would overflow on the way: no sum here is above 4 k * k times the largest entry.
+
+    Infinity there is no eigenvalue, and NaN would turn for ever.
+    """
+    most = np.finfo(np.float64).max / (4 * max(values.shape[-1], 1) ** 2)
+    if np.abs(values).max(initial=0.0) > most:
+        raise InvalidInput(
+            f"{name} holds entries above {most:.1e} in size, whose sums overflow: multiply it by"
+            " 2.0**-100, which is exact, and the eigenvalues by 2.0**100"
+        )
+
+
+def _required_size(size: int, n: int) -> int:
+    number = whole_number("size", size)
+    if not 1 <= number <= n:
+        raise InvalidInput(f"size must be 1 to {n} (the rows there are), not {number}")
+    return number
 
 
 def _require_converged(converged: bool, sweeps: int) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import numpy as np
 
 from cabildo_kernels import dispatch
+from cabildo_kernels.arguments import refuse_no_array, whole_number
 from cabildo_kernels.errors import InvalidInput, NonFiniteInput
 from cabildo_kernels.fallback import moe as fallback
 from cabildo_kernels.fallback.floating_point import default_environment
@@ -57,7 +58,9 @@ def moe_topk(
         InvalidInput: An argument that is not as described, or tokens with fewer than k experts
             that are not masked.
     """
+    k = whole_number("k", k)
     values = _checked(logits, k=k)
+    count = threads_for(values.nbytes, asked=threads)
     weights = np.empty((len(values), k), dtype=np.float32)
     indices = np.empty((len(values), k), dtype=np.int64)
     native = dispatch.native("softmax")
@@ -74,7 +77,7 @@ def moe_topk(
             indices,
             renormalise=renormalise,
             path=dispatch.path(),
-            threads=threads_for(values.nbytes, asked=threads),
+            threads=count,
         )
     if not good:
         _refuse(values, k=k)
@@ -85,6 +88,7 @@ def _checked(logits: NDArray[np.float32], *, k: int) -> NDArray[np.float32]:
     if not isinstance(logits, np.ndarray) or logits.ndim != 2 or logits.dtype != np.float32:  # noqa: PLR2004 - tokens and experts
         found = f"{logits.dtype}{logits.shape}" if isinstance(logits, np.ndarray) else type(logits)
         raise InvalidInput(f"logits: {found}; a float32 array [tokens, experts] is needed")
+    refuse_no_array("logits", logits)
     experts = logits.shape[1]
     if not 1 <= experts <= MOST_EXPERTS:
         raise InvalidInput(f"logits: {experts} experts; 1 to {MOST_EXPERTS} are taken")

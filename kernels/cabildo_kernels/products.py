@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from cabildo_kernels import dispatch, libraries
+from cabildo_kernels.arguments import refuse_no_array
 from cabildo_kernels.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -41,8 +42,9 @@ def matmul(a: NDArray[Any], b: NDArray[Any], *, dtype: str | None = None) -> NDA
         [m, n] of the operands' type; bf16 as uint16.
 
     Raises:
-        InvalidInput: bf16 operands that are not uint16 matrices, or an unknown dtype. Other shapes
-            that do not fit are np.matmul's ValueError.
+        InvalidInput: Operands that are no NumPy arrays or have a mask, bf16 ones that are not
+            uint16 matrices, or an unknown dtype. Other shapes that do not fit are np.matmul's
+            ValueError.
     """
     if dtype is None:
         if type(a) is type(b) is np.ndarray and a.size <= OWN_SIZE >= b.size:
@@ -52,6 +54,8 @@ def matmul(a: NDArray[Any], b: NDArray[Any], *, dtype: str | None = None) -> NDA
             )
             if own is not None:
                 return own
+        refuse_no_array("a", a)
+        refuse_no_array("b", b)
         product: NDArray[Any] = (
             np.matmul(a.astype(np.float32), b.astype(np.float32)).astype(np.float16)
             if a.dtype.char == b.dtype.char == "e"  # halves
@@ -61,7 +65,8 @@ def matmul(a: NDArray[Any], b: NDArray[Any], *, dtype: str | None = None) -> NDA
     if dtype != "bf16":
         raise InvalidInput(f"dtype={dtype!r}: 'bf16' for uint16 arrays that hold it, or None")
     for name, array in (("a", a), ("b", b)):
-        if not isinstance(array, np.ndarray) or array.dtype != np.uint16:
+        refuse_no_array(name, array)
+        if array.dtype != np.uint16:
             raise InvalidInput(f"{name}: bf16 is held in uint16 arrays")
         if array.ndim < _MATRIX_AXES:
             raise InvalidInput(f"{name}: shape {array.shape}; a matrix is needed")

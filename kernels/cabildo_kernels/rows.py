@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from cabildo_kernels.arguments import refuse_no_array
 from cabildo_kernels.errors import InvalidInput, NonFiniteInput
 from cabildo_kernels.grid import SUPERBLOCK
 
@@ -79,6 +80,9 @@ def checked_rows(rows: Sequence[NDArray[Any]], *, dtype: str | Sequence[str] | N
     """
     if not 1 <= len(rows) <= MOST_ROWS:
         raise InvalidInput(f"rows: {len(rows)} were given; kernels take 1 to {MOST_ROWS}")
+    for index, row in enumerate(rows):
+        if type(row) is not np.ndarray:
+            refuse_no_array(f"rows[{index}]", row)
     types = _types(rows, dtype=dtype)
     columns = -1
     arrays: list[NDArray[Any]] = []

@@ -15,6 +15,13 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from cabildo_kernels import dispatch
+from cabildo_kernels.arguments import (
+    LARGEST_WEIGHT,
+    finite_number,
+    real_numbers,
+    refuse_no_array,
+    whole_number,
+)
 from cabildo_kernels.errors import InvalidInput, NonFiniteInput
 from cabildo_kernels.fallback import task_vectors as fallback
 from cabildo_kernels.fallback.columns import rounded
@@ -34,8 +41,13 @@ LOW_BINS: Final = fallback.LOW_BINS
 LOW_BITS: Final = fallback.LOW_BITS
 FIRST_NON_FINITE: Final = 0x7F80_0000 >> LOW_BITS
 """Bins of the leading bits from here on count NaN, infinities and differences that overflow."""
-NOTHING: Final[Bound] = (0x7FFF_FFFF, 0)
+LARGEST_MAGNITUDE: Final = 0x7FFF_FFFF
+NOTHING: Final[Bound] = (LARGEST_MAGNITUDE, 0)
 EVERYTHING: Final[Bound] = (0, 2**62)
+LARGEST_INDEX: Final = 2**62
+"""Of an element in its tensor: the difference of two such fits 64 bits."""
+LARGEST_FACTOR: Final = 1e60
+"""Factors up to this size cannot overflow a sum of 64 weighted differences, so none is NaN."""
 
 ELECTIONS: Final = ("none", "sum", "count")
 _KINDS: Final = {"f32": 0, "bf16": 1}
@@ -63,26 +75,29 @@ def magnitude_counts(
         base_dtype: Element type of the base; None is that of the row.
 
     Returns:
-        uint64[65536], or uint64[32768] behind a prefix. Nothing is refused: see FIRST_NON_FINITE.
+        uint64[65536], or uint64[32768] behind a prefix. No value is refused: see FIRST_NON_FINITE.
+
+    Raises:
+        InvalidInput: An argument that is not as described.
     """
+    leading = -1 if prefix is None else _within("prefix", prefix, most=HIGH_BINS - 1)
     bins = HIGH_BINS if prefix is None else LOW_BINS
     total = np.zeros(bins, dtype=np.uint64) if counts is None else counts
-    if total.shape != (bins,) or total.dtype != np.uint64 or not total.flags.c_contiguous:
-        raise InvalidInput(f"counts: uint64 of shape ({bins},) is needed")
+    refuse_no_array("counts", total)
+    if total.shape != (bins,) or total.dtype != np.uint64 or not total.flags.carray:
+        raise InvalidInput(f"counts: uint64 of shape ({bins},) is needed, contiguous and writeable")
     values, kind, origin, origin_kind = _pair(row, base, dtype=dtype, base_dtype=base_dtype)
     native = dispatch.native("task_vectors")
     if native is None:
         with default_environment():
-            fallback.histogram(
-                values, kind, origin, origin_kind, -1 if prefix is None else prefix, total
-            )
+            fallback.histogram(values, kind, origin, origin_kind, leading, total)
     else:
         native.histogram(
             values,
             _KINDS[kind],
             origin,
             _KINDS[origin_kind],
-            -1 if prefix is None else prefix,
+            leading,
             total,
             dispatch.path(),
         )
@@ -100,9 +115,22 @@ def find_magnitude(
 ) -> tuple[int, int]:
     """Finds the nth (from 0) entry whose magnitude has exactly these bits.
 
+    Args:
+        row: As for `magnitude_counts`.
+        base: As for `magnitude_counts`.
+        bits: The 31 bits below the sign.
+        nth: How many such entries to pass over.
+        dtype: As for `magnitude_counts`.
+        base_dtype: As for `magnitude_counts`.
+
     Returns:
         Its index or -1, and how many such entries there are before it (in all, for -1).
+
+    Raises:
+        InvalidInput: An argument that is not as described.
     """
+    bits = _within("bits", bits, most=LARGEST_MAGNITUDE)
+    nth = _within("nth", nth, most=LARGEST_INDEX)
     values, kind, origin, origin_kind = _pair(row, base, dtype=dtype, base_dtype=base_dtype)
     native = dispatch.native("task_vectors")
     if native is None:
@@ -141,20 +169,24 @@ def combine_task_vectors(
     Args:
         rows: n arrays [d] of float32, float16, or uint16 for bf16.
         base: Array [d].
-        weights: n numbers.
+        weights: n numbers, each at most 1e200 in size.
         start: Index in the tensor of element 0: bounds count from the tensor's first.
-        votes: n weights of the vote; None takes `weights`.
+        votes: n weights of the vote, as `weights`; None takes `weights`.
         keep: A bound for each row: what is kept; None keeps all.
         drop: A bound for each row: what of that is dropped again; None drops nothing.
-        factors: An array [d] for each row that its differences are multiplied with, in fp64.
+        factors: An array [d] for each row that its differences are multiplied with, in fp64; each
+            factor at most 1e60 in size.
         columns: Where the output differs from the base; None everywhere.
         elect: "none", "sum" (sign of the weighted sum) or "count" (more rows); a draw elects plus.
         normalize: Divide by the sum of the weights of the rows that were added (0 where none was).
-        scale: lambda.
+        scale: lambda, at most 1e200 in size.
         dtype: Element type of all rows, or one for each.
-        base_dtype: Element type of the base; None reads it off the array.
+        base_dtype: Element type of the base; None reads it off the array, uint16 is bf16.
         out_dtype: f32, f16 or bf16 (uint16).
         threads: As for all kernels; no number changes the result.
+
+    -0.0 counts as +0.0, in the base as in the rows. Within these bounds nothing can become NaN;
+    what is larger than the output's type holds becomes infinite.
 
     Raises:
         NonFiniteInput: Naming the rows with NaN, infinity or a difference beyond float32.
@@ -166,15 +198,19 @@ def combine_task_vectors(
         raise InvalidInput(f"elect: {elect!r} is none of {', '.join(ELECTIONS)}")
     if out_dtype not in ELEMENT_TYPES:
         raise InvalidInput(f"out_dtype: {out_dtype!r} is none of {', '.join(ELEMENT_TYPES)}")
-    weighing = _numbers("weights", weights, n=n)
+    scale = finite_number("scale", scale, most=LARGEST_WEIGHT)
+    weighing = _weights("weights", weights, n=n)
+    polls = weighing if votes is None else _weights("votes", votes, n=n)
+    if scale == 0.0:  # times a quotient that overflowed it would be NaN
+        weighing = np.zeros(n)
     job = fallback.Combination(
         rows=arrays,
         kinds=kinds,
         base=origin,
         base_kind=origin_kind,
-        start=start,
+        start=_within("start", start, most=LARGEST_INDEX - size),
         weights=weighing,
-        votes=weighing if votes is None else _numbers("votes", votes, n=n),
+        votes=polls,
         bounds=(
             *_bounds("keep", keep, n=n, none=EVERYTHING),
             *_bounds("drop", drop, n=n, none=NOTHING),
@@ -182,10 +218,11 @@ def combine_task_vectors(
         factors=_factors(factors, n=n, size=size),
         columns=_mask(columns, size=size),
         elect=elect,
-        normalize=normalize,
-        scale=float(scale),
+        normalize=bool(normalize),
+        scale=scale,
     )
-    out, bad_rows, bad_base = _combined(job, out_dtype=out_dtype, threads=threads)
+    count = threads_for(sum(row.nbytes for row in arrays), asked=threads)
+    out, bad_rows, bad_base = _combined(job, out_dtype=out_dtype, threads=count)
     if bad_base:
         raise InvalidInput("base holds NaN or infinity: no row is at fault")
     if bad_rows:
@@ -194,7 +231,7 @@ def combine_task_vectors(
 
 
 def _combined(
-    job: fallback.Combination, *, out_dtype: str, threads: int | None
+    job: fallback.Combination, *, out_dtype: str, threads: int
 ) -> tuple[NDArray[Any], int, bool]:
     native = dispatch.native("task_vectors")
     if native is not None and out_dtype in _KINDS:
@@ -210,7 +247,7 @@ def _combined(
 
 
 def _combine_natively(
-    native: Any, job: fallback.Combination, out: NDArray[Any], out_kind: int, threads: int | None
+    native: Any, job: fallback.Combination, out: NDArray[Any], out_kind: int, threads: int
 ) -> tuple[int, bool]:
     bad_rows, bad_base = native.combine(
         job.rows,
@@ -229,7 +266,7 @@ def _combine_natively(
         out,
         out_kind,
         dispatch.path(),
-        threads_for(sum(row.nbytes for row in job.rows), asked=threads),
+        threads,
     )
     return int(bad_rows), bool(bad_base)
 
@@ -242,7 +279,13 @@ def _checked(
     base_dtype: str | None,
 ) -> tuple[tuple[NDArray[Any], ...], tuple[str, ...], NDArray[Any], str]:
     checked = checked_rows(rows, dtype=dtype)
-    origin = checked_rows([base], dtype=base_dtype)
+    refuse_no_array("base", base)
+    if base_dtype is None and base.dtype == np.uint16:
+        base_dtype = "bf16"
+    try:
+        origin = checked_rows([base], dtype=base_dtype)
+    except InvalidInput as error:
+        raise InvalidInput(f"base: {error}") from error
     if origin.columns != checked.columns:
         raise InvalidInput(f"base has {origin.columns} elements, the rows {checked.columns}")
     arrays, kinds = zip(*map(_plain, checked.arrays, checked.types), strict=True)
@@ -267,22 +310,41 @@ def _plain(array: NDArray[Any], element_type: str) -> tuple[NDArray[Any], str]:
     return array, element_type
 
 
-def _numbers(name: str, values: Sequence[float], *, n: int) -> NDArray[np.float64]:
-    numbers = np.array(values, dtype=np.float64)
-    if numbers.shape != (n,) or not np.isfinite(numbers).all():
-        raise InvalidInput(f"{name}: {n} finite numbers are needed, one for each row")
-    return numbers
+def _within(name: str, value: Any, *, most: int) -> int:
+    number = whole_number(name, value)
+    if not 0 <= number <= most:
+        raise InvalidInput(f"{name}={number}: 0 to {most} is taken")
+    return number
+
+
+def _weights(name: str, values: Sequence[float], *, n: int) -> NDArray[np.float64]:
+    numbers = real_numbers(name, values)
+    if numbers.shape != (n,) or not (np.abs(numbers) <= LARGEST_WEIGHT).all():
+        raise InvalidInput(
+            f"{name}: {n} finite numbers are needed, one for each row, each at most"
+            f" {LARGEST_WEIGHT:g} in size"
+        )
+    return np.ascontiguousarray(numbers)
 
 
 def _bounds(
     name: str, bounds: Sequence[Bound] | None, *, n: int, none: Bound
 ) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
-    given = [none] * n if bounds is None else list(bounds)
+    if bounds is None:
+        return np.full(n, none[0], dtype=np.uint32), np.full(n, none[1], dtype=np.int64)
+    given = list(bounds)
     if len(given) != n:
         raise InvalidInput(f"{name}: {len(given)} bounds for {n} rows; give one for each")
+    both = [
+        (
+            _within(f"{name}[{row}]: bits", bits, most=LARGEST_MAGNITUDE),
+            _within(f"{name}[{row}]: stop", stop, most=LARGEST_INDEX),
+        )
+        for row, (bits, stop) in enumerate(given)
+    ]
     return (
-        np.array([bits for bits, _ in given], dtype=np.uint32),
-        np.array([stop for _, stop in given], dtype=np.int64),
+        np.array([bits for bits, _ in both], dtype=np.uint32),
+        np.array([stop for _, stop in both], dtype=np.int64),
     )
 
 
@@ -291,15 +353,25 @@ def _factors(
 ) -> list[NDArray[np.float64]] | None:
     if factors is None:
         return None
-    given = [np.ascontiguousarray(factor, dtype=np.float64) for factor in factors]
+    given = [
+        np.ascontiguousarray(real_numbers(f"factors[{row}]", factor))
+        for row, factor in enumerate(factors)
+    ]
     if len(given) != n or any(factor.shape != (size,) for factor in given):
         raise InvalidInput(f"factors: {n} arrays of {size} numbers are needed, one for each row")
+    for row, factor in enumerate(given):
+        # Not np.abs: that would be an array as large as the row. NaN passes through max and min.
+        if not (factor.max(initial=0.0) <= LARGEST_FACTOR >= -factor.min(initial=0.0)):
+            raise InvalidInput(
+                f"factors[{row}]: each must be finite and at most {LARGEST_FACTOR:g} in size"
+            )
     return given
 
 
 def _mask(columns: NDArray[np.bool_] | None, *, size: int) -> NDArray[np.bool_] | None:
     if columns is None:
         return None
+    refuse_no_array("columns", columns)
     if columns.shape != (size,) or columns.dtype != np.bool_:
         raise InvalidInput(f"columns: {size} booleans are needed")
     return np.ascontiguousarray(columns)

@@ -11,6 +11,7 @@ import os
 from pathlib import Path
 from typing import Final
 
+from cabildo_kernels.arguments import whole_number
 from cabildo_kernels.errors import InvalidInput
 
 WORTH_IT_BYTES: Final = 1 << 20
@@ -78,10 +79,11 @@ def threads_for(size_bytes: int, *, asked: int | None) -> int:
         asked: The caller's own number, taken as it is; None for the quota, on large inputs only.
 
     Raises:
-        InvalidInput: `asked` is below 1.
+        InvalidInput: `asked` is below 1, or no whole number.
     """
     if asked is None:
         return quota() if size_bytes >= WORTH_IT_BYTES else 1
-    if asked < 1:
-        raise InvalidInput(f"threads={asked}: 1 or more, or None for the CPU quota")
-    return min(asked, MOST)
+    count = whole_number("threads", asked)
+    if count < 1:
+        raise InvalidInput(f"threads={count}: 1 or more, or None for the CPU quota")
+    return min(count, MOST)

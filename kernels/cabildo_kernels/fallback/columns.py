@@ -75,6 +75,7 @@ def weighted_sums(
                 suspect = suspect or not bool(np.isfinite(total).all())
                 if divisor != 1.0:
                     total /= divisor
+                    total += 0.0  # a zero over a negative divisor is -0.0
                 out[output, start:stop] = rounded(total, element_type=out_type)
     return suspect
 

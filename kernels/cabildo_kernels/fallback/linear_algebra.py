@@ -23,6 +23,10 @@ def squared_distances(gram: NDArray[np.float64]) -> NDArray[np.float64]:
     squares = np.diagonal(gram)
     with default_environment():
         distances = (squares[:, None] + squares[None, :]) - 2.0 * gram
+        if not np.isfinite(distances).all():  # infinity less infinity is NaN: once more, halved
+            halves = 0.5 * squares
+            doubled = 2.0 * ((halves[:, None] + halves[None, :]) - gram)
+            distances = np.where(np.isfinite(distances), distances, doubled)
         distances = np.where(distances > 0.0, distances, 0.0)
     np.fill_diagonal(distances, 0.0)
     return distances

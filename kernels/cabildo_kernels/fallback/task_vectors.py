@@ -132,7 +132,8 @@ def combine(job: Combination, out: NDArray[np.float64]) -> tuple[int, bool]:
         merged = _merged(kept, job)
         if job.columns is not None:
             merged = np.where(job.columns[part], merged, 0.0)
-        out[part] = origin.astype(np.float64) + job.scale * merged
+        # + 0.0: -0.0 of the base becomes +0.0
+        out[part] = (origin.astype(np.float64) + 0.0) + job.scale * merged
     return bad_rows, False
 
 

@@ -7,7 +7,7 @@
 INLINE void finish_sum(const struct columns_task *task, vd sum, char *out, size_t column)
 {
     if (task->divisor != 1.0)
-        sum = vd_div(sum, vd_set(task->divisor));
+        sum = vd_add(vd_div(sum, vd_set(task->divisor)), vd_set(0.0)); /* 0 / -3 is -0.0 */
     store_result(task->out_type, out, column, sum);
 }
 

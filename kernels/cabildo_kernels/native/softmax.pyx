@@ -177,8 +177,15 @@ def tiny_matmul(a, b, *, int path):
     """Return a @ b where both are contiguous float32 matrices of at most 16 by 16, else None."""
     cdef Py_buffer x, y, z
     cdef object out = None
-    PyObject_GetBuffer(a, &x, PyBUF_STRIDES | PyBUF_FORMAT)
-    PyObject_GetBuffer(b, &y, PyBUF_STRIDES | PyBUF_FORMAT)
+    try:
+        PyObject_GetBuffer(a, &x, PyBUF_STRIDES | PyBUF_FORMAT)
+    except (BufferError, ValueError):  # a type that no buffer has, as dates
+        return None
+    try:
+        PyObject_GetBuffer(b, &y, PyBUF_STRIDES | PyBUF_FORMAT)
+    except (BufferError, ValueError):
+        PyBuffer_Release(&x)
+        return None
     if _tiny(&x) and _tiny(&y) and x.shape[1] == y.shape[0]:
         out = empty((x.shape[0], y.shape[1]), float32)
         PyObject_GetBuffer(out, &z, PyBUF_SIMPLE | PyBUF_WRITABLE)

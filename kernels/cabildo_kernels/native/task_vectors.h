@@ -6,7 +6,7 @@
 
    Arithmetic of `combine`, entry by entry and in row order, each operation rounded once in fp64:
    t = (double)fl32(x - base) [* factor]; vote = sum votes[i] * t; merged = sum weights[i] * t;
-   out = base + scale * (merged / divisor), rounded once to the output's type. */
+   out = (base + 0.0) + scale * (merged / divisor), rounded once to the output's type. */
 #ifndef CABILDO_TASK_VECTORS_H
 #define CABILDO_TASK_VECTORS_H
 

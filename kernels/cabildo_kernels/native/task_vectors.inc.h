@@ -266,7 +266,8 @@ uint64_t TV_FN(tv_combine)(const tv_combination *job, int64_t begin, int64_t end
             merge_elected(job, kept, merged);
         if (job->columns)
             for (int c = 0; c < count; c++) merged[c] = job->columns[at + c] ? merged[c] : 0.0;
-        for (int c = 0; c < count; c++) merged[c] = (double)base[c] + job->scale * merged[c];
+        for (int c = 0; c < count; c++) /* + 0.0: -0.0 of the base becomes +0.0 */
+            merged[c] = ((double)base[c] + 0.0) + job->scale * merged[c];
         store(job, at, count, merged);
     }
     return bad_rows;

@@ -1,4 +1,8 @@
-"""Task vectors in C: pointers in, counts and bits out. Checks are in `cabildo_kernels.task_vectors`."""
+"""Task vectors in C: pointers in, counts and bits out.
+
+Here: buffers to pointers, the GIL released. The arguments were checked by
+`cabildo_kernels.task_vectors`; what is checked again is what would read or write past a buffer.
+"""
 
 import numpy as np
 
@@ -32,6 +36,9 @@ cdef extern from "task_vectors.h":
         void *out
         int out_kind
 
+    enum:
+        TV_HIGH_BINS
+        TV_LOW_BINS
     void tv_histogram(int path, const tv_pair *pair, int64_t size, int64_t prefix,
                       uint64_t *counts) nogil
     int64_t tv_find(int path, const tv_pair *pair, int64_t size, uint32_t bits, int64_t nth,
@@ -40,12 +47,26 @@ cdef extern from "task_vectors.h":
                     uint64_t *bad_rows, int *bad_base) nogil
 
 
+cdef enum:
+    ROWS_MOST = 64
+
+
+cdef int check_size(array, int kind, int64_t size) except -1:
+    """Elements of 4, 2 or 8 bytes: TV_F32, TV_BF16 or TV_F64."""
+    if kind not in (0, 1, 2) or array.nbytes != size * (4, 2, 8)[kind]:
+        raise ValueError("an array has another size or type")
+    return 0
+
+
 cdef void *address(array):
     return <void *><uintptr_t>(0 if array is None else array.ctypes.data)
 
 
-cdef tv_pair pair_of(row, int kind, base, int base_kind):
+cdef tv_pair pair_of(row, int kind, base, int base_kind) except *:
     cdef tv_pair pair
+    check_size(row, kind, row.size)
+    if base is not None:
+        check_size(base, base_kind, row.size)
     pair.row = address(row)
     pair.kind = kind
     pair.base = address(base)
@@ -57,6 +78,8 @@ def histogram(row, int kind, base, int base_kind, int64_t prefix, uint64_t[::1] 
     """Add the magnitudes' leading bits (prefix < 0) or the low bits after `prefix` to `counts`."""
     cdef tv_pair pair = pair_of(row, kind, base, base_kind)
     cdef int64_t size = row.size
+    if counts.shape[0] != (TV_HIGH_BINS if prefix < 0 else TV_LOW_BINS):
+        raise ValueError("a count for each bin")
     with nogil:
         tv_histogram(path, &pair, size, prefix, &counts[0])
 
@@ -85,8 +108,23 @@ def combine(rows, kinds, base, int base_kind, int64_t start, const double[::1] w
     cdef int64_t size = out.size
     cdef uint64_t bad_rows = 0
     cdef int bad_base = 0
+    if not 1 <= len(rows) <= ROWS_MOST:
+        raise ValueError("between 1 and 64 rows")
+    if not (len(kinds) == len(rows) == weights.shape[0] == votes.shape[0] == keep_bits.shape[0]
+            == keep_stop.shape[0] == drop_bits.shape[0] == drop_stop.shape[0]):
+        raise ValueError("a kind, weight, vote and bound for each row")
+    for row, kind in zip(rows, kinds):
+        check_size(row, kind, size)
+    check_size(base, base_kind, size)
+    check_size(out, out_kind, size)
+    if columns is not None and columns.nbytes != size:
+        raise ValueError("a byte of the mask for each column")
     if factors is not None:
+        if len(factors) != len(rows):
+            raise ValueError("factors for each row")
         for row, factor in enumerate(factors):
+            if factor is not None:
+                check_size(factor, 2, size)
             factor_pointers[row] = 0 if factor is None else factor.ctypes.data
     job.n = len(rows)
     job.start = start

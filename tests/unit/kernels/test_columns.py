@@ -158,6 +158,13 @@ def test_zeros_lose_their_sign(path: str, rule: str) -> None:
     assert not np.signbit(result).any()
 
 
+@pytest.mark.parametrize("out_dtype", ["f32", "f16", "bf16"])
+def test_a_zero_over_a_negative_divisor_loses_its_sign(path: str, out_dtype: str) -> None:
+    rows = [np.full(70, zero, dtype=np.float32) for zero in (0.0, -0.0)]
+    result = weighted_sum(rows, [1, 1], divisor=-3.0, out_dtype=out_dtype)
+    assert not np.frombuffer(result.tobytes(), dtype=np.uint8).any()
+
+
 @pytest.mark.parametrize("seed", range(30))
 def test_rows_that_are_not_finite_are_all_named(path: str, seed: int) -> None:
     random = np.random.default_rng([2, seed])

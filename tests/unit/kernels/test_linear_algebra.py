@@ -117,6 +117,27 @@ def test_matrices_that_have_no_eigenvalues_are_refused(matrix: Any) -> None:
         jacobi_eigen(matrix)
 
 
+@pytest.mark.parametrize("isa", EVERY_PATH)
+def test_entries_whose_sums_overflow_are_refused_with_what_helps(isa: str) -> None:
+    matrix = np.array([[1e308, 1e308], [1e308, -1e308]])
+    with on_path(isa):
+        with pytest.raises(InvalidInput, match=r"matrices holds entries above 1\.1e\+307"):
+            jacobi_eigen(matrix)
+        helped = jacobi_eigen(matrix * 2.0**-100)
+        with pytest.raises(InvalidInput, match="gram holds entries above"):
+            top_eigenvalues_of_subsets(np.full((3, 3), 1e307), size=3)
+    np.testing.assert_allclose(helped, np.array([-1e308, 1e308]) * 2.0**-100 * np.sqrt(2.0))
+
+
+@pytest.mark.parametrize("isa", EVERY_PATH)
+def test_a_distance_whose_terms_overflow_is_no_zero(isa: str) -> None:
+    with on_path(isa):
+        near = squared_distances([[1.7e308, 1e308], [1e308, 1.7e308]])
+        far = squared_distances([[1.7e308, -1e308], [-1e308, 1.7e308]])
+    np.testing.assert_allclose(near, [[0.0, 1.4e308], [1.4e308, 0.0]], rtol=1e-15)
+    assert far.tolist() == [[0.0, np.inf], [np.inf, 0.0]]
+
+
 def test_distances_are_clipped_and_zero_to_oneself() -> None:
     points = np.array([[0.0, 0.0], [3.0, 4.0], [3.0, 4.0]])
     expected = [[0.0, 25.0, 25.0], [25.0, 0.0, 0.0], [25.0, 0.0, 0.0]]

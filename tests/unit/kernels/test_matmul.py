@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -117,3 +118,16 @@ def test_torch_is_imported_at_the_first_use_only() -> None:
 
     code = "import sys, cabildo_kernels; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("isa", EVERY_PATH)
+def test_an_operand_that_no_buffer_has_fails_as_in_numpy_and_leaves_nothing_held(isa: str) -> None:
+    a, dates = normal(2, 2), np.zeros((2, 2), dtype="datetime64[s]")
+    with pytest.raises(TypeError) as expected:
+        np.matmul(a, dates)
+    before = sys.getrefcount(a)
+    with on_path(isa):
+        for _ in range(10):
+            with pytest.raises(type(expected.value)):
+                matmul(a, dates)
+    assert sys.getrefcount(a) == before

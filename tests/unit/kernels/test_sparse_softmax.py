@@ -86,6 +86,28 @@ def test_result_may_replace_the_data(isa: str) -> None:
     assert data.tobytes() == expected.tobytes()
 
 
+@pytest.mark.parametrize("isa", EVERY_PATH)
+@pytest.mark.parametrize("shift", [-17, -1, 0, 1, 17])
+def test_result_may_overlap_the_data(isa: str, shift: int) -> None:
+    memory = np.linspace(0, 5, 200, dtype=np.float32)
+    data, out = memory[40:120], memory[40 + shift : 120 + shift]
+    indptr = np.array([0, 20, 40, 80])
+    with on_path(isa):
+        expected = sparse_softmax(data.copy(), indptr)
+        assert sparse_softmax(data, indptr, out=out) is out
+    assert out.tobytes() == expected.tobytes()
+
+
+@pytest.mark.parametrize("isa", EVERY_PATH)
+def test_result_may_overlap_the_starts_of_rows(isa: str) -> None:
+    data, memory = np.linspace(0, 5, 160, dtype=np.float32), np.arange(80) * 4
+    indptr = memory[:41]
+    with on_path(isa):
+        expected = sparse_softmax(data, indptr)
+        found = sparse_softmax(data, indptr, out=memory.view(np.float32))
+    assert found.tobytes() == expected.tobytes()
+
+
 @pytest.mark.parametrize(
     ("data", "indptr", "said"),
     [

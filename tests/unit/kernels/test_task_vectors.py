@@ -12,8 +12,11 @@ from cabildo_kernels import dispatch
 from cabildo_kernels.task_vectors import (
     EVERYTHING,
     FIRST_NON_FINITE,
+    LARGEST_FACTOR,
+    LOW_BINS,
     NOTHING,
     combine_task_vectors,
+    find_magnitude,
     magnitude_counts,
 )
 from support.denormals import denormals_flushed, flushed_denormals
@@ -99,6 +102,10 @@ def test_rows_that_are_not_finite_are_named_and_a_base_is_refused(isa: str) -> N
             combine_task_vectors(rows[:1], rows[1], [1.0])
 
 
+NEGATIVE_NAN = np.full(8, 0x7FFF_FFFF_FFFF_FFFF, dtype=np.uint64).view(np.float64)
+"""NaN whose bits overflow into the sign when they are rounded to bf16 as a number's."""
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -106,22 +113,38 @@ def test_rows_that_are_not_finite_are_named_and_a_base_is_refused(isa: str) -> N
         ({"out_dtype": "f64"}, "out_dtype"),
         ({"weights": [1.0]}, "weights"),
         ({"weights": [1.0, np.nan]}, "weights"),
+        ({"weights": [1.0, 1e201]}, "weights: .* at most 1e\\+200"),
         ({"votes": [1.0] * 3}, "votes"),
+        ({"votes": [1.0, -1e308]}, "votes: .* at most 1e\\+200"),
         ({"keep": [EVERYTHING]}, "keep"),
+        ({"keep": [EVERYTHING, (-1, 5)]}, r"keep\[1\]: bits=-1: 0 to"),
+        ({"drop": [(2**31, 5), NOTHING]}, r"drop\[0\]: bits=2147483648: 0 to"),
+        ({"drop": [(0, 1.5), NOTHING]}, r"drop\[0\]: stop=1.5: a whole number"),
+        ({"start": -1}, "start=-1: 0 to"),
         ({"factors": [np.ones(8)]}, "factors"),
+        ({"factors": [np.ones(8), np.full(8, np.inf)]}, r"factors\[1\]: each must be finite"),
+        ({"factors": [NEGATIVE_NAN, np.ones(8)]}, r"factors\[0\]: each must be finite"),
+        ({"factors": [np.full(8, -1e61), np.ones(8)]}, r"factors\[0\]: .* at most 1e\+60"),
+        ({"scale": np.nan}, "scale=nan: a finite number"),
+        ({"scale": -np.inf}, "scale=-inf: a finite number"),
+        ({"scale": 1e201}, "scale=1e\\+201: at most"),
+        ({"scale": "much"}, "scale='much': a finite number"),
+        ({"columns": [True] * 8}, "columns: list"),
+        ({"base": [0.0] * 8}, "base: list"),
         ({"columns": np.ones(8)}, "columns"),
         ({"base": np.zeros(9, dtype=np.float32)}, "base"),
     ],
 )
+@pytest.mark.parametrize("isa", EVERY_PATH)
 def test_arguments_that_do_not_fit_are_refused_by_name(
-    change: dict[str, Any], message: str
+    isa: str, change: dict[str, Any], message: str
 ) -> None:
     given: dict[str, Any] = {
         "rows": [np.ones(8, dtype=np.float32)] * 2,
         "base": np.zeros(8, dtype=np.float32),
         "weights": [1.0, 1.0],
     } | change
-    with pytest.raises(kernels.InvalidInput, match=message):
+    with on_path(isa), pytest.raises(kernels.InvalidInput, match=message):
         combine_task_vectors(**given)
     with pytest.raises(kernels.InvalidInput, match="counts"):
         magnitude_counts(given["rows"][0], counts=np.zeros(3, dtype=np.uint64))
@@ -145,3 +168,107 @@ def test_flushed_denormals_of_the_caller_change_no_bit(isa: str) -> None:
         found = merged_and_counted()
     assert found == expected
     assert not denormals_flushed()
+
+
+@pytest.mark.parametrize("isa", EVERY_PATH)
+def test_a_prefix_out_of_range_is_refused_and_no_bin_behind_the_counts_is_written(isa: str) -> None:
+    row = np.full(1000, 3.0, dtype=np.float32)
+    room = np.zeros(2 * LOW_BINS, dtype=np.uint64)
+    with on_path(isa):
+        for prefix in (-1, 1 << 16, 1 << 32):
+            with pytest.raises(kernels.InvalidInput, match=f"prefix={prefix}: 0 to 65535"):
+                magnitude_counts(row, prefix=prefix, counts=room[:LOW_BINS])
+        with pytest.raises(kernels.InvalidInput, match=r"prefix=0\.5: a whole number"):
+            magnitude_counts(row, prefix=0.5)  # type: ignore[arg-type]
+        room.flags.writeable = False
+        with pytest.raises(kernels.InvalidInput, match=r"counts: .* writeable"):
+            magnitude_counts(row, prefix=1, counts=room[:LOW_BINS])
+    assert not room.any()
+
+
+@pytest.mark.parametrize("isa", EVERY_PATH)
+@pytest.mark.parametrize(
+    ("bits", "nth", "message"),
+    [
+        (-1, 0, "bits=-1: 0 to 2147483647"),
+        (1 << 33, 0, "bits=8589934592: 0 to 2147483647"),
+        (0, -1, "nth=-1: 0 to"),
+        (0, 1 << 63, "nth=9223372036854775808: 0 to"),
+    ],
+)
+def test_bits_and_places_out_of_range_are_refused(
+    isa: str, bits: int, nth: int, message: str
+) -> None:
+    with on_path(isa), pytest.raises(kernels.InvalidInput, match=message):
+        find_magnitude(np.zeros(5, dtype=np.float32), bits=bits, nth=nth)
+
+
+@pytest.mark.skipif(not COMPILED, reason="nothing is compiled here")
+def test_the_compiled_code_itself_refuses_what_lies_past_a_buffer() -> None:
+    row, counts = np.zeros(9, dtype=np.float32), np.zeros(LOW_BINS, dtype=np.uint64)
+    with on_path(COMPILED[-1]):
+        native: Any = dispatch.native("task_vectors")
+        with pytest.raises(ValueError, match="a count for each bin"):
+            native.histogram(row, 0, None, 0, -1, counts, dispatch.path())
+        with pytest.raises(ValueError, match="another size"):
+            native.find(row, 0, row[:8], 0, 0, 0, dispatch.path())
+
+
+@pytest.mark.parametrize("isa", EVERY_PATH)
+@pytest.mark.parametrize("out_dtype", ["f32", "f16", "bf16"])
+@pytest.mark.parametrize("elect", ["none", "sum", "count"])
+@pytest.mark.parametrize("normalize", [False, True])
+def test_the_largest_arguments_make_infinities_but_never_nan(
+    isa: str, out_dtype: str, elect: str, *, normalize: bool
+) -> None:
+    rows = [np.full(70, sign * 3e38, dtype=np.float32) for sign in (1, 1, -1, -1)]
+    weights = [1e200, -1e200, 1e-320, 0.0]  # their sum is all but nothing
+    factors = [np.full(70, sign * LARGEST_FACTOR) for sign in (1, -1, 1, 1)]
+    for scale in (1e200, -1e200, 0.0, 1e-300):
+        with on_path(isa):
+            found = combine_task_vectors(
+                rows,
+                np.zeros(70, dtype=np.float32),
+                weights,
+                factors=factors,
+                elect=elect,
+                normalize=normalize,
+                scale=scale,
+                out_dtype=out_dtype,
+            )
+        wide = (
+            (found.astype(np.uint32) << 16).view(np.float32)
+            if out_dtype == "bf16"
+            else found.astype(np.float32)
+        )
+        assert not np.isnan(wide).any(), scale
+        assert scale != 0.0 or not wide.any()
+
+
+@pytest.mark.parametrize("isa", EVERY_PATH)
+@pytest.mark.parametrize("scale", [1.0, -1.0, 0.0, -0.0])
+@pytest.mark.parametrize("elect", ["none", "sum"])
+def test_zeros_lose_their_sign(isa: str, scale: float, elect: str) -> None:
+    minus = np.full(70, -0.0, dtype=np.float32)
+    for base in (minus, -minus):
+        for weight in (1.0, -1.0):
+            with on_path(isa):
+                found = combine_task_vectors(
+                    [minus, -minus],
+                    base,
+                    [weight, weight],
+                    scale=scale,
+                    elect=elect,
+                    normalize=True,
+                    columns=np.arange(70) % 2 == 0,
+                )
+            assert not found.view(np.uint32).any()
+
+
+@pytest.mark.parametrize("isa", EVERY_PATH)
+def test_the_type_of_a_base_is_read_off_the_array(isa: str) -> None:
+    row = np.array([1.0, 2.0], dtype=np.float32)
+    base = np.array([0x3F80, 0xBF80], dtype=np.uint16)  # 1, -1
+    with on_path(isa):
+        assert combine_task_vectors([row], base, [2.0]).tolist() == [1.0, 5.0]
+        assert kernels.gram([row], base=base).tolist() == [[9.0]]
