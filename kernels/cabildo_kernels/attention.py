@@ -174,13 +174,12 @@ def _own(
         if at_once is not None:
             return at_once
     queries, keys, values = _four_axes(q, k, v, causal=causal)
-    factor = 1 / math.sqrt(queries.shape[3]) if scale is None else scale
     if native is not None:
         checked: NDArray[np.float32] | None = native.attention(
             queries,
             keys,
             values,
-            scale=factor,
+            scale=scale,
             causal=causal,
             decode=decode,
             path=dispatch.path(),
@@ -190,6 +189,7 @@ def _own(
             return checked.reshape(q.shape)
     out = np.empty(queries.shape, dtype=np.float32)
     with default_environment():
+        factor = 1 / math.sqrt(queries.shape[3]) if scale is None else scale
         bad = (
             fallback.decode(queries, keys, values, scale=factor, out=out)
             if decode

@@ -52,7 +52,7 @@ def sparse_softmax(
     starts = _row_starts(indptr, entries=len(values))
     result = np.empty_like(values) if out is None else out
     if not _is_output(result, like=values):
-        raise InvalidInput(f"out: a writable contiguous float32 array of {len(values)} is needed")
+        raise InvalidInput(f"out: a writable contiguous aligned float32 array of {len(values)} is needed")
     native = dispatch.native("softmax")
     count = threads_for(values.nbytes, asked=threads)
     source = values.copy() if native is not None and result is data else values
@@ -74,7 +74,7 @@ def _one_axis(array: NDArray[Any], *, name: str, dtypes: tuple[np.dtype[Any], ..
         found = f"{array.dtype}{array.shape}" if isinstance(array, np.ndarray) else type(array)
         wanted = " or ".join(str(dtype) for dtype in dtypes)
         raise InvalidInput(f"{name}: {found}; a NumPy array of one axis of {wanted} is needed")
-    return np.ascontiguousarray(array)
+    return np.require(array, requirements=["C", "ALIGNED", "ENSUREARRAY"])
 
 
 def _row_starts(indptr: NDArray[Any], *, entries: int) -> NDArray[np.int64]:
@@ -95,5 +95,6 @@ def _is_output(out: NDArray[Any], *, like: NDArray[np.float32]) -> bool:
         and out.dtype == np.float32
         and out.shape == like.shape
         and out.flags.c_contiguous
+        and out.flags.aligned
         and out.flags.writeable
     )

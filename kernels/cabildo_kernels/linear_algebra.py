@@ -72,7 +72,7 @@ def jacobi_eigen(
         InvalidInput: The matrices are not square, or not finite.
         KernelError: ``sweeps`` were not enough.
     """
-    batch = np.ascontiguousarray(matrices, dtype=np.float64)
+    batch = np.require(matrices, np.float64, ["C", "ALIGNED", "ENSUREARRAY"])
     single = batch.ndim == 2  # noqa: PLR2004 - a matrix
     batch = batch[None] if single else batch
     if batch.ndim != 3 or batch.shape[1] != batch.shape[2]:  # noqa: PLR2004 - a batch of them
@@ -237,7 +237,7 @@ def _chunks_of_subsets(n: int, size: int) -> Iterator[NDArray[np.int16]]:
 
 def _square(matrix: ArrayLike, name: str) -> NDArray[np.float64]:
     """The matrix as contiguous float64, checked."""
-    checked = np.ascontiguousarray(matrix, dtype=np.float64)
+    checked = np.require(matrix, np.float64, ["C", "ALIGNED", "ENSUREARRAY"])
     if checked.ndim != 2 or checked.shape[0] != checked.shape[1]:  # noqa: PLR2004 - a matrix
         raise InvalidInput(f"{name} must be [n, n], not {list(checked.shape)}")
     _require_finite(checked, name)

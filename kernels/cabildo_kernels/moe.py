@@ -90,7 +90,7 @@ def _checked(logits: NDArray[np.float32], *, k: int) -> NDArray[np.float32]:
         raise InvalidInput(f"logits: {experts} experts; 1 to {MOST_EXPERTS} are taken")
     if not 1 <= k <= experts:
         raise InvalidInput(f"k={k}: 1 to the {experts} experts")
-    return np.ascontiguousarray(logits)
+    return np.require(logits, requirements=["C", "ALIGNED", "ENSUREARRAY"])
 
 
 def _refuse(logits: NDArray[np.float32], *, k: int) -> None:
