@@ -52,7 +52,9 @@ def sparse_softmax(
     starts = _row_starts(indptr, entries=len(values))
     result = np.empty_like(values) if out is None else out
     if not _is_output(result, like=values):
-        raise InvalidInput(f"out: a writable contiguous aligned float32 array of {len(values)} is needed")
+        raise InvalidInput(
+            f"out: a writable contiguous aligned float32 array of {len(values)} is needed"
+        )
     native = dispatch.native("softmax")
     count = threads_for(values.nbytes, asked=threads)
     source = values.copy() if native is not None and result is data else values
