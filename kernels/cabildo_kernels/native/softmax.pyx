@@ -17,7 +17,7 @@ from libc.stdint cimport int64_t
 from numpy import empty, float32
 
 cdef enum:
-    TINY = 8  # products.OWN_AXIS
+    TINY = 16  # products.OWN_AXIS
 
 
 cdef extern from "softmax.h":

@@ -37,7 +37,7 @@ SHORT = [row[:1000] for row in ROWS]
 Q, K, V = RANDOM.standard_normal((3, 1, 2, 24, 40), dtype=np.float32)  # sqrt(40) is rounded
 LOGITS = RANDOM.standard_normal((40, 20), dtype=np.float32)
 INDPTR = np.array([0, 3, 40, 41, 200])
-TINY = RANDOM.standard_normal((2, 7, 7), dtype=np.float32)
+TINY = RANDOM.standard_normal((2, 16, 16), dtype=np.float32)
 
 CALLS: dict[str, Callable[[], Any]] = {
     "gram": lambda: gram(ROWS),
