@@ -18,6 +18,7 @@ import numpy as np
 from cabildo_kernels import dispatch
 from cabildo_kernels.errors import InvalidInput, KernelError
 from cabildo_kernels.fallback import linear_algebra as fallback
+from cabildo_kernels.fallback.floating_point import default_environment
 from cabildo_kernels.threads import threads_for
 
 if TYPE_CHECKING:
@@ -139,18 +140,19 @@ def smallest_diameter_subset(distances: ArrayLike, *, size: int) -> tuple[int, .
     n = len(matrix)
     _require_size(size, n)
     rows, columns = np.triu_indices(n, 1)
-    steps = np.unique(matrix[rows, columns])
     if size == 1:
         return (0,)
-    low, high = 0, len(steps) - 1  # under steps[high] all rows are near each other
-    found = tuple(range(size))
-    while low <= high:
-        middle = (low + high) // 2
-        subset = _first_clique(_near(matrix, float(steps[middle])), size=size)
-        if subset is None:
-            low = middle + 1
-        else:
-            found, high = subset, middle - 1
+    with default_environment():  # flushed denormals would be equal
+        steps = np.unique(matrix[rows, columns])
+        low, high = 0, len(steps) - 1  # under steps[high] all rows are near each other
+        found = tuple(range(size))
+        while low <= high:
+            middle = (low + high) // 2
+            subset = _first_clique(_near(matrix, float(steps[middle])), size=size)
+            if subset is None:
+                low = middle + 1
+            else:
+                found, high = subset, middle - 1
     return found
 
 

@@ -17,6 +17,7 @@ from cabildo_kernels import (
     median,
     moe_topk,
     prefill,
+    smallest_diameter_subset,
     sparse_softmax,
     squared_distances,
     top_eigenvalues_of_subsets,
@@ -85,6 +86,12 @@ def test_flushed_denormals_of_the_caller_do_not_reach_the_sum_over_superblocks(i
         product = dots(zeros, zeros[0], initial=np.full(2, 1e-310))
     assert (products == 1e-310).all()
     assert (product == 1e-310).all()
+
+
+def test_flushed_denormals_of_the_caller_make_no_two_distances_equal() -> None:
+    distances = np.array([[0.0, 3e-310, 2e-310], [3e-310, 0.0, 1e-310], [2e-310, 1e-310, 0.0]])
+    with flushed_denormals():
+        assert smallest_diameter_subset(distances, size=2) == (1, 2)
 
 
 @pytest.mark.parametrize("isa", EVERY_PATH)
