@@ -92,7 +92,7 @@ def update_many(
         return
     for digest, view in zip(digests, views, strict=True):
         # hashlib takes one axis only.
-        digest.update(view if view.ndim <= 1 else np.frombuffer(view, dtype=np.uint8))
+        digest.update(view if view.ndim <= 1 else np.frombuffer(view, dtype=np.uint8).data)
 
 
 def _view(buffer: Buffer, *, index: int) -> memoryview:
