@@ -14,6 +14,7 @@ from cabildo_kernels import dispatch
 from cabildo_kernels.errors import InvalidInput, NonFiniteInput
 from cabildo_kernels.fallback import csr_softmax as fallback
 from cabildo_kernels.fallback.floating_point import default_environment
+from cabildo_kernels.layout import in_one_piece
 from cabildo_kernels.threads import threads_for
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ def _one_axis(array: NDArray[Any], *, name: str, dtypes: tuple[np.dtype[Any], ..
         found = f"{array.dtype}{array.shape}" if isinstance(array, np.ndarray) else type(array)
         wanted = " or ".join(str(dtype) for dtype in dtypes)
         raise InvalidInput(f"{name}: {found}; a NumPy array of one axis of {wanted} is needed")
-    return np.require(array, requirements=["C", "ALIGNED", "ENSUREARRAY"])
+    return in_one_piece(array)
 
 
 def _row_starts(indptr: NDArray[Any], *, entries: int) -> NDArray[np.int64]:

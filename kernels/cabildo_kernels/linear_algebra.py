@@ -19,6 +19,7 @@ from cabildo_kernels import dispatch
 from cabildo_kernels.errors import InvalidInput, KernelError
 from cabildo_kernels.fallback import linear_algebra as fallback
 from cabildo_kernels.fallback.floating_point import default_environment
+from cabildo_kernels.layout import in_one_piece
 from cabildo_kernels.threads import threads_for
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def jacobi_eigen(
         InvalidInput: The matrices are not square, or not finite.
         KernelError: ``sweeps`` were not enough.
     """
-    batch = np.require(matrices, np.float64, ["C", "ALIGNED", "ENSUREARRAY"])
+    batch = in_one_piece(np.asarray(matrices, dtype=np.float64))
     single = batch.ndim == 2  # noqa: PLR2004 - a matrix
     batch = batch[None] if single else batch
     if batch.ndim != 3 or batch.shape[1] != batch.shape[2]:  # noqa: PLR2004 - a batch of them
@@ -239,7 +240,7 @@ def _chunks_of_subsets(n: int, size: int) -> Iterator[NDArray[np.int16]]:
 
 def _square(matrix: ArrayLike, name: str) -> NDArray[np.float64]:
     """The matrix as contiguous float64, checked."""
-    checked = np.require(matrix, np.float64, ["C", "ALIGNED", "ENSUREARRAY"])
+    checked = in_one_piece(np.asarray(matrix, dtype=np.float64))
     if checked.ndim != 2 or checked.shape[0] != checked.shape[1]:  # noqa: PLR2004 - a matrix
         raise InvalidInput(f"{name} must be [n, n], not {list(checked.shape)}")
     _require_finite(checked, name)
