@@ -1,7 +1,9 @@
 """Cabildo's arithmetic over many models: compiled kernels with a NumPy fallback of the same bits.
 
 Here: the public names. The same inputs give the same bits on any machine, path and number of
-threads (`grid`). Never here: what a result means; the merging rules call these kernels and decide.
+threads (`grid`), with two exceptions that hand work to a library and then give the library's bits:
+`fast_attention` on prompts (`prefill` and `decode_attention` are ours) and `matmul` above 16 x 16
+float32. Never here: what a result means; the merging rules call these kernels and decide.
 Start at `columns` for rules on one parameter of all models; `dispatch` chooses the path.
 """
 

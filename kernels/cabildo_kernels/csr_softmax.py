@@ -15,6 +15,7 @@ from cabildo_kernels.arguments import refuse_no_array
 from cabildo_kernels.errors import InvalidInput, NonFiniteInput
 from cabildo_kernels.fallback import csr_softmax as fallback
 from cabildo_kernels.fallback.floating_point import default_environment
+from cabildo_kernels.layout import in_one_piece
 from cabildo_kernels.threads import threads_for
 
 if TYPE_CHECKING:
@@ -54,7 +55,9 @@ def sparse_softmax(
     starts = _row_starts(indptr, entries=len(values))
     result = np.empty_like(values) if out is None else out
     if not _is_output(result, like=values):
-        raise InvalidInput(f"out: a writable contiguous float32 array of {len(values)} is needed")
+        raise InvalidInput(
+            f"out: a writable contiguous aligned float32 array of {len(values)} is needed"
+        )
     if out is not None:
         values, starts = (
             array.copy() if np.may_share_memory(result, array) else array
@@ -81,7 +84,7 @@ def _one_axis(array: NDArray[Any], *, name: str, dtypes: tuple[np.dtype[Any], ..
         wanted = " or ".join(str(dtype) for dtype in dtypes)
         raise InvalidInput(f"{name}: {found}; a NumPy array of one axis of {wanted} is needed")
     refuse_no_array(name, array)
-    return np.ascontiguousarray(array)
+    return in_one_piece(array)
 
 
 def _row_starts(indptr: NDArray[Any], *, entries: int) -> NDArray[np.int64]:
@@ -103,5 +106,6 @@ def _is_output(out: NDArray[Any], *, like: NDArray[np.float32]) -> bool:
         and out.dtype == np.float32
         and out.shape == like.shape
         and out.flags.c_contiguous
+        and out.flags.aligned
         and out.flags.writeable
     )

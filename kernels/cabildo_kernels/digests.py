@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from threading import BoundedSemaphore
 from typing import TYPE_CHECKING, Protocol, Self
 
+import numpy as np
+
 from cabildo_kernels import dispatch
 from cabildo_kernels.arguments import whole_number
 from cabildo_kernels.errors import InvalidInput
@@ -27,7 +29,11 @@ if TYPE_CHECKING:
 
 
 class Digest(Protocol):
-    """A running SHA-256 with hashlib's methods."""
+    """A running SHA-256 with hashlib's methods.
+
+    One stream takes one thread at a time: unlike hashlib's, ours have no lock of their own, and two
+    updates at once leave a digest of neither. Several streams may run in several threads.
+    """
 
     def update(self, data: Buffer, /) -> None:
         """Feed bytes."""
@@ -48,7 +54,10 @@ def _native() -> ModuleType | None:
 
 
 def sha256() -> Digest:
-    """Return a new running digest: ours where the CPU has SHA instructions, else hashlib's."""
+    """Return a new running digest: ours where the CPU has SHA instructions, else hashlib's.
+
+    It is for one thread at a time; see `Digest`.
+    """
     native = _native()
     started: Digest = hashlib.sha256() if native is None else native.Sha256()
     return started
@@ -63,25 +72,43 @@ def update_many(
     hardly more than the price of one.
 
     Args:
-        digests: Distinct results of `sha256()`.
+        digests: Distinct results of `sha256()`, none of them in use by another thread.
         buffers: As many contiguous buffers.
         threads: None: the CPU quota, above 1 MB.
 
     Raises:
-        InvalidInput: Not as many buffers as digests, or a digest that stands twice.
+        InvalidInput: Not as many buffers as digests, a digest that stands twice, or something that
+            is no contiguous buffer. No digest was fed anything then.
     """
     if len(digests) != len(buffers):
         raise InvalidInput(f"buffers: {len(buffers)} for {len(digests)} digests; give one for each")
     if len({id(digest) for digest in digests}) != len(digests):
         raise InvalidInput("digests: one stands twice; a stream takes one buffer at a time")
-    size_bytes = sum(memoryview(buffer).nbytes for buffer in buffers)
-    count = threads_for(size_bytes, asked=threads)
+    # All are looked at before the first is fed: a caller may put a buffer right and call again.
+    views = [_view(buffer, index=index) for index, buffer in enumerate(buffers)]
+    count = threads_for(sum(view.nbytes for view in views), asked=threads)
     native = _native()
-    if native is None:
-        for digest, buffer in zip(digests, buffers, strict=True):
-            digest.update(buffer)
+    if native is not None:
+        native.update_many(digests, buffers, threads=count)
         return
-    native.update_many(digests, buffers, threads=count)
+    for digest, view in zip(digests, views, strict=True):
+        # hashlib takes one axis only.
+        digest.update(view if view.ndim <= 1 else np.frombuffer(view, dtype=np.uint8).data)
+
+
+def _view(buffer: Buffer, *, index: int) -> memoryview:
+    try:
+        view = memoryview(buffer)
+    except (TypeError, BufferError, ValueError) as error:
+        kind = type(buffer).__qualname__
+        raise InvalidInput(
+            f"buffers[{index}]: {kind}; a buffer of bytes is needed (of text: .encode())"
+        ) from error
+    if not view.c_contiguous:
+        raise InvalidInput(
+            f"buffers[{index}]: a view with gaps; its bytes must lie in one piece (copy it)"
+        )
+    return view
 
 
 @dataclass(frozen=True, slots=True)

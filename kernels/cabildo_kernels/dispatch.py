@@ -1,8 +1,9 @@
 """Which path does the work: the compiled ones that this CPU runs, or NumPy.
 
 Here: the one choice, made at the first use and kept: the best path there is, or the one that
-CABILDO_KERNELS_ISA names. Never here: arithmetic. All paths give the same bits; a test compares
-them.
+CABILDO_KERNELS_ISA names. Never here: arithmetic. Our kernels give the same bits on all paths; a
+test compares them. Where a function hands its work to a library (`attention`, `products`), the bits
+are the library's, and for attention the path decides at which sizes.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import functools
 import importlib
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from cabildo_kernels import threads
 from cabildo_kernels.errors import UnavailablePath
@@ -24,6 +25,8 @@ ENVIRONMENT: Final = "CABILDO_KERNELS_ISA"
 FALLBACK: Final = "numpy"
 # In the order of native/cpu.h: a path's place is the index that the compiled code takes.
 PATHS: Final = ("baseline", "avx2", "avx512", "neon")
+# What does the work, one by one optional when the package is built; `measure` only measures.
+MODULES: Final = ("columns", "cpu", "gram", "linear_algebra", "sha256", "softmax", "task_vectors")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +38,9 @@ class Info:
         available: The paths that could be: "numpy" always, the compiled ones that the CPU runs.
         lacking: The other paths.
         threads: How many threads a large call takes: the cgroup's quota of CPUs.
-        compiled: Whether compiled kernels do the work.
+        compiled: Whether compiled kernels do all of the work: another path than "numpy", and no
+            module missing.
+        missing: The compiled modules that are not there; NumPy does their work on every path.
         grid_version: The grid of every result.
     """
 
@@ -44,15 +49,15 @@ class Info:
     lacking: tuple[str, ...]
     threads: int
     compiled: bool
+    missing: tuple[str, ...]
     grid_version: str = GRID_VERSION
 
 
 @functools.cache
 def available() -> tuple[str, ...]:
     """Return the paths that can run here, the slowest first."""
-    try:
-        cpu = importlib.import_module("cabildo_kernels.native.cpu")
-    except ImportError:
+    cpu = _module("cpu")
+    if cpu is None:
         return (FALLBACK,)
     mask = cpu.paths()
     return (FALLBACK, *(name for index, name in enumerate(PATHS) if mask >> index & 1))
@@ -87,8 +92,10 @@ def native(name: str) -> ModuleType | None:
 
     None when the fallback is in use, and when this one extension did not compile here.
     """
-    if isa() == FALLBACK:
-        return None
+    return None if isa() == FALLBACK else _module(name)
+
+
+def _module(name: str) -> Any | None:
     try:
         return importlib.import_module(f"cabildo_kernels.native.{name}")
     except ImportError:
@@ -96,12 +103,14 @@ def native(name: str) -> ModuleType | None:
 
 
 def info() -> Info:
-    """Return which path is in use, which could be, and how many threads a large call takes."""
+    """Return what does the work here, what could, and how many threads a large call takes."""
     here = available()
+    missing = tuple(name for name in MODULES if _module(name) is None)
     return Info(
         isa=isa(),
         available=here,
         lacking=tuple(name for name in PATHS if name not in here),
         threads=threads.quota(),
-        compiled=isa() != FALLBACK,
+        compiled=isa() != FALLBACK and not missing,
+        missing=missing,
     )

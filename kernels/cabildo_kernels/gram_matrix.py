@@ -3,7 +3,7 @@
 Everything that rules want to know of distances and angles comes from these n * n numbers; what is
 made of them goes on in :mod:`cabildo_kernels.linear_algebra`. All sums are float64 on the fixed
 grid (:mod:`cabildo_kernels.grid`), so bits depend on the values alone, never on path, threads or
-how a tensor is cut into runs of whole superblocks. Here: the checks, the sum over superblocks and
+how a tensor is cut into runs of whole superblocks. Here: the checks, the runs of superblocks and
 the choice between compiled code and NumPy. Never here: a loop over columns (``native/`` and
 ``fallback/``), nor several tensors: pass the last result on as ``initial``.
 """
@@ -122,7 +122,7 @@ def _summed(
     total: NDArray[np.float64],
     threads: int | None,
 ) -> NDArray[np.float64]:
-    """``total`` plus the sums of all superblocks, one after another."""
+    """``total`` (contiguous, written to) plus the sums of all superblocks, one after another."""
     native = dispatch.native("gram")
     asked = threads_for(rows.size_bytes, asked=threads)
     at_once = max(1, SUMS_AT_ONCE // total.size)
@@ -141,13 +141,13 @@ def _summed(
                 **_extra("base", base),
                 **_extra("vector", vector),
             )
-        elif vector is None:
+            native.add(total.reshape(-1), sums.reshape(-1))
+            continue
+        if vector is None:
             sums = fallback.gram(rows, base=base, first=first, count=count)
         else:
             sums = fallback.dots(rows, vector=vector, base=base, first=first, count=count)
-        with np.errstate(all="ignore"):  # what is not finite is looked at afterwards
-            # accumulate, not sum: one after another by definition.
-            total = np.add.accumulate(np.concatenate([total[np.newaxis], sums]), axis=0)[-1]
+        total = fallback.added(total, sums)
     return total
 
 
@@ -177,7 +177,8 @@ def _vector(array: NDArray[Any] | None, *, name: str, dtype: str | None, rows: R
 def _initial(initial: ArrayLike | None, *, shape: tuple[int, ...]) -> NDArray[np.float64]:
     if initial is None:
         return np.zeros(shape)
-    given = real_numbers("initial", initial).copy()
+    # A copy, to be added to in place.
+    given = np.array(real_numbers("initial", initial), order="C")
     if given.shape != shape:
         raise InvalidInput(f"initial has shape {given.shape}: {shape} is needed")
     if not np.isfinite(given).all():

@@ -19,6 +19,8 @@ from cabildo_kernels import dispatch
 from cabildo_kernels.arguments import real_numbers, whole_number
 from cabildo_kernels.errors import InvalidInput, KernelError
 from cabildo_kernels.fallback import linear_algebra as fallback
+from cabildo_kernels.fallback.floating_point import default_environment
+from cabildo_kernels.layout import in_one_piece
 from cabildo_kernels.threads import threads_for
 
 if TYPE_CHECKING:
@@ -81,7 +83,7 @@ def jacobi_eigen(
     sweeps = whole_number("sweeps", sweeps)
     if sweeps < 1:
         raise InvalidInput(f"sweeps={sweeps}: 1 or more is needed")
-    batch = np.ascontiguousarray(real_numbers("matrices", matrices))
+    batch = in_one_piece(real_numbers("matrices", matrices))
     single = batch.ndim == 2  # noqa: PLR2004 - a matrix
     batch = batch[None] if single else batch
     if batch.ndim != 3 or batch.shape[1] != batch.shape[2]:  # noqa: PLR2004 - a batch of them
@@ -151,18 +153,19 @@ def smallest_diameter_subset(distances: ArrayLike, *, size: int) -> tuple[int, .
     n = len(matrix)
     size = _required_size(size, n)
     rows, columns = np.triu_indices(n, 1)
-    steps = np.unique(matrix[rows, columns])
     if size == 1:
         return (0,)
-    low, high = 0, len(steps) - 1  # under steps[high] all rows are near each other
-    found = tuple(range(size))
-    while low <= high:
-        middle = (low + high) // 2
-        subset = _first_clique(_near(matrix, float(steps[middle])), size=size)
-        if subset is None:
-            low = middle + 1
-        else:
-            found, high = subset, middle - 1
+    with default_environment():  # flushed denormals would be equal
+        steps = np.unique(matrix[rows, columns])
+        low, high = 0, len(steps) - 1  # under steps[high] all rows are near each other
+        found = tuple(range(size))
+        while low <= high:
+            middle = (low + high) // 2
+            subset = _first_clique(_near(matrix, float(steps[middle])), size=size)
+            if subset is None:
+                low = middle + 1
+            else:
+                found, high = subset, middle - 1
     return found
 
 
@@ -249,7 +252,7 @@ def _chunks_of_subsets(n: int, size: int) -> Iterator[NDArray[np.int16]]:
 
 def _square(matrix: ArrayLike, name: str) -> NDArray[np.float64]:
     """The matrix as contiguous float64, checked."""
-    checked = np.ascontiguousarray(real_numbers(name, matrix))
+    checked = in_one_piece(real_numbers(name, matrix))
     if checked.ndim != 2 or checked.shape[0] != checked.shape[1]:  # noqa: PLR2004 - a matrix
         raise InvalidInput(f"{name} must be [n, n], not {list(checked.shape)}")
     _require_finite(checked, name)

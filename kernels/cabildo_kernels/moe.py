@@ -15,6 +15,7 @@ from cabildo_kernels.arguments import refuse_no_array, whole_number
 from cabildo_kernels.errors import InvalidInput, NonFiniteInput
 from cabildo_kernels.fallback import moe as fallback
 from cabildo_kernels.fallback.floating_point import default_environment
+from cabildo_kernels.layout import in_one_piece
 from cabildo_kernels.threads import threads_for
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ def _checked(logits: NDArray[np.float32], *, k: int) -> NDArray[np.float32]:
         raise InvalidInput(f"logits: {experts} experts; 1 to {MOST_EXPERTS} are taken")
     if not 1 <= k <= experts:
         raise InvalidInput(f"k={k}: 1 to the {experts} experts")
-    return np.ascontiguousarray(logits)
+    return in_one_piece(logits)
 
 
 def _refuse(logits: NDArray[np.float32], *, k: int) -> None:

@@ -4,9 +4,13 @@
 
 One process, rounds in turn, the best of at least five (`contest.py`). `read` is the faster of a
 read of 16 rows at once and one of 256 columns after 256 columns. Libraries get one thread: run with
-OMP_NUM_THREADS=1, as `make bench-kernels` does. GHz is the core's clock during the case, the FMA
-peak that of one core in double precision. Figures go to `build/bench/kernels.json`; nothing is
-asserted. 10 million columns of 16 rows need about 2 GB of memory.
+OMP_NUM_THREADS=1, as `make bench-kernels` does. Every row has GB/s (what ours must read, from a
+cache where it fits), the core's clock in GHz during the case, and the share of the FMA peak of its
+cores in double precision: of the operations that the rule itself has in double, so the sums of a
+trimmed mean but not its sort. The share is null where there are none: the median compares;
+attention, routing, sparse softmax and the products compute in float32, digests in integers. Figures
+go to `build/bench/kernels.json`; nothing is asserted. 10 million columns of 16 rows need about 2 GB
+of memory.
 """
 
 from __future__ import annotations

@@ -40,15 +40,16 @@ class Contest:
     Attributes:
         case: Its name.
         contenders: What to call, by name; OURS among them.
-        size_bytes: What one call of ours must read and write, for GB/s; 0: not told.
-        operations: Its double-precision operations, for the share of the FMA peak; 0: not told.
+        size_bytes: What one call of ours must read (of products and prompts also write), for GB/s.
+        operations: Its double-precision operations, for the share of the FMA peak; 0 where it has
+            none: work in float32, comparisons, digests.
         threads: How many of ours.
         rounds: At least LEAST_ROUNDS.
     """
 
     case: str
     contenders: dict[str, Callable[[], object]]
-    size_bytes: float = 0.0
+    size_bytes: float
     operations: float = 0.0
     threads: int = 1
     rounds: int = LEAST_ROUNDS
@@ -99,12 +100,12 @@ class Contest:
         reads = [self.best_s.pop(name) for name in READS if name in self.best_s]
         if reads:
             self.best_s = {"read": min(reads), **self.best_s}
-        details = {"ghz": round(self.clock_hz / 1e9, 2)}
-        if self.size_bytes:
-            details["gb_per_s"] = round(self.size_bytes / ours / 1e9, 2)
-        if self.operations and self.fma_peak:
-            peak = self.fma_peak * self.threads
-            details["fma_peak_share"] = round(self.operations / ours / peak, 3)
+        peak = self.fma_peak * self.threads
+        details = {
+            "ghz": round(self.clock_hz / 1e9, 2),
+            "gb_per_s": round(self.size_bytes / ours / 1e9, 2),
+            "fma_peak_share": round(self.operations / ours / peak, 3) if peak else None,
+        }
         unit, factor = ("ms", 1e3) if ours >= LEAST_MS else ("us", 1e6)
         return [
             Row(

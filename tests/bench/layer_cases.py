@@ -78,6 +78,7 @@ def prompts() -> Iterator[Contest]:
                     "torch SDPA": partial(sdpa, *map(torch.from_numpy, operands), is_causal=causal),
                     "numpy": partial(attention.by_matmul, *operands, causal=causal, scale=None),
                 },
+                size_bytes=4 * operands[0].nbytes,  # q, k, v, the result
                 rounds=7,
             )
 
@@ -146,6 +147,7 @@ def products() -> Iterator[Contest]:
                 "torch": partial(torch.matmul, torch.from_numpy(a), torch.from_numpy(b)),
                 "pure_python": partial(_python_product, a.tolist(), b.tolist()),
             },
+            size_bytes=3 * a.nbytes,  # a, b, the result
             rounds=15,
         )
     tensor = torch.from_numpy(_normal(512, 512)).bfloat16()
@@ -156,6 +158,7 @@ def products() -> Iterator[Contest]:
             OURS: partial(matmul, stored, stored, dtype="bf16"),
             "torch": partial(torch.matmul, tensor, tensor),
         },
+        size_bytes=3 * stored.nbytes,
         rounds=40,
     )
 

@@ -30,6 +30,7 @@ COLUMNS = 10_000_000
 FEW_COLUMNS = 1024
 TYPES = {"f32": np.float32, "f16": np.float16, "bf16": np.uint16}
 PER_OPERATION = 2  # a product and a sum
+A_DIVISION = 1
 
 
 def faulty(n: int) -> int:
@@ -97,7 +98,8 @@ class Work:
         torch: Takes the stacked rows and `out` as tensors.
         byzfl: Makes the aggregator for n rows; None where byzfl has none.
         python: Takes the rows as lists.
-        operations: Double-precision operations a column, where they bound the kernel.
+        operations: Double-precision operations a column, of n rows; 0 for comparisons alone.
+        rows_read: How many rows are read, of n.
     """
 
     ours: Callable[..., object]
@@ -106,6 +108,7 @@ class Work:
     byzfl: Callable[[int], Callable[[Any], object]] | None
     python: Callable[[list[list[float]]], object]
     operations: Callable[[int], int] = lambda _: 0
+    rows_read: Callable[[int], int] = lambda n: n
 
 
 def _trimmed(stack: NDArray[np.float32], out: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -137,6 +140,7 @@ WORKS = {
         ),
         byzfl=lambda n: byzfl.TrMean(f=faulty(n)),
         python=_python_trimmed,
+        operations=lambda n: n - 2 * faulty(n) + A_DIVISION,
     ),
     "weighted_sum": Work(
         ours=lambda rows, **options: weighted_sum(rows, [1 / len(rows)] * len(rows), **options),
@@ -150,6 +154,7 @@ WORKS = {
         python=lambda rows: [
             sum(x * (1 / len(rows)) for x in column) for column in zip(*rows, strict=True)
         ],
+        operations=lambda n: PER_OPERATION * n,
     ),
     "gram": Work(
         ours=lambda rows, out, **options: gram(rows, **options),
@@ -165,6 +170,9 @@ WORKS = {
         torch=torch_multi_krum,
         byzfl=lambda n: byzfl.MultiKrum(f=faulty(n)),
         python=python_multi_krum,
+        # The Gram matrix, then the mean of the n - f rows chosen.
+        operations=lambda n: PER_OPERATION * (n * (n + 1) // 2 + n - faulty(n)) + A_DIVISION,
+        rows_read=lambda n: n + n - faulty(n),
     ),
 }
 
@@ -219,7 +227,7 @@ def contest(
     return Contest(
         case=f"{name}/n{n}/d{d}/{dtype}/t{threads}",
         contenders=contenders,
-        size_bytes=stack.nbytes,
+        size_bytes=stack.nbytes * work.rows_read(n) / n,
         operations=work.operations(n) * d,
         threads=threads,
         rounds=7,

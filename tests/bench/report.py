@@ -27,7 +27,7 @@ class Row:
         reference: The same figure of the reference, measured in the same run.
         reference_name: What the reference is.
         details: Further figures or words of ours by name and unit (`gb_per_s`, `ghz`, `refused`);
-            in the file they stand beside the others.
+            in the file they stand beside the others; None where one has no meaning.
     """
 
     case: str
@@ -35,7 +35,7 @@ class Row:
     unit: str
     reference: float | None = None
     reference_name: str | None = None
-    details: Mapping[str, float | str] = field(default_factory=dict)
+    details: Mapping[str, float | str | None] = field(default_factory=dict)
 
     @property
     def ratio(self) -> float | None:
@@ -103,5 +103,7 @@ def table(rows: list[Row]) -> str:
     return "\n".join([*lines, "lower is better, but for %"])
 
 
-def _text(value: float | str) -> str:
+def _text(value: float | str | None) -> str:
+    if value is None:
+        return "-"
     return value if isinstance(value, str) else f"{value:.3g}"

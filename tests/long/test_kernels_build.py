@@ -16,7 +16,10 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 SANITISE = "-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer -g"
-TESTS = ("columns", "gram", "linear_algebra", "sparse_softmax", "attention", "moe", "task_vectors")
+TESTS = (
+    *("columns", "gram", "linear_algebra", "sparse_softmax", "attention", "moe", "matmul"),
+    *("digests", "task_vectors", "alignment", "rounding_modes"),
+)
 # Every path runs in one process there: starting a sanitised interpreter for each takes minutes.
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(3600)]
@@ -60,12 +63,13 @@ def test_sanitised_kernels_pass_their_tests(sources: Path) -> None:
     built = list((sources / "cabildo_kernels" / "native").glob("*.so"))
     assert len(built) == len(list((sources / "cabildo_kernels" / "native").glob("*.pyx")))
     files = [ROOT / "tests" / "unit" / "kernels" / f"test_{name}.py" for name in TESTS]
+    assert [file for file in files if not file.is_file()] == []
     run = subprocess.run(
         [
             # -s: a sanitiser's report is lost in what pytest holds back when the process ends.
             *(sys.executable, "-m", "pytest", "-q", "-s", "-p", "no:cacheprovider"),
             *("-o", f"pythonpath={sources} {ROOT / 'tests'}", f"--rootdir={ROOT}"),
-            *filter(Path.is_file, files),
+            *files,
         ],
         cwd=ROOT,
         env={

@@ -15,7 +15,9 @@ import pytest
 from cabildo_kernels import KernelError, decode_attention, moe_topk, prefill, sparse_softmax
 from cabildo_kernels import matmul as product
 from cabildo_kernels.fallback.products import small_matmul
-from support.kernel_paths import COMPILED, on_path
+from cabildo_kernels.products import OWN_AXIS
+from support.kernel_paths import COMPILED, EVERY_PATH, on_path
+from support.layouts import misaligned
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,12 +33,15 @@ EXTREMES = np.array(
 pytestmark = pytest.mark.long
 
 
+def at_random_byte(random: np.random.Generator, array: NDArray[Any]) -> NDArray[Any]:
+    """Return a copy that starts anywhere, off its alignment three times of four."""
+    return misaligned(array, offset=int(random.integers(0, 68)))
+
+
 def values(random: np.random.Generator, *shape: int) -> NDArray[np.float32]:
-    """Return values of a random scale, sometimes with extremes, at a random alignment."""
+    """Return values of a random scale, sometimes with extremes, at a random byte."""
     size = int(np.prod(shape))
-    offset = int(random.integers(0, 17))
-    memory = np.empty(size + offset, dtype=np.float32)
-    array = memory[offset:]
+    array = at_random_byte(random, np.empty(size, dtype=np.float32))
     array[:] = random.standard_normal(size) * 10.0 ** random.uniform(-6, 4)
     if size and random.random() < 0.4:
         kinds = len(EXTREMES) if random.random() < 0.2 else len(EXTREMES) - 3
@@ -47,13 +52,31 @@ def values(random: np.random.Generator, *shape: int) -> NDArray[np.float32]:
 
 def strided(random: np.random.Generator, array: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return the same values, sometimes laid out otherwise."""
-    kind = random.integers(0, 4)
+    kind = random.integers(0, 6)
     if kind == 0:
         wide = np.zeros((*array.shape[:-2], array.shape[-2] + 3, array.shape[-1]), np.float32)
         wide[..., : array.shape[-2], :] = array
         return wide[..., : array.shape[-2], :]
     if kind == 1:
         return np.asfortranarray(array)
+    if kind == 2:
+        return array[..., ::-1, :].copy()[..., ::-1, :]
+    if kind == 3:  # rows a number of bytes apart that is no multiple of their alignment
+        records = np.zeros(
+            array.shape[:-1], np.dtype([("row", "f4", array.shape[-1]), ("gap", "u1")])
+        )
+        records["row"] = array
+        return records["row"]
+    return array
+
+
+def gaps(random: np.random.Generator, array: NDArray[Any]) -> NDArray[Any]:
+    """Return the same values of one axis, sometimes apart or backwards."""
+    kind = random.integers(0, 4)
+    if kind == 0:
+        return np.repeat(array, 3)[::3]
+    if kind == 1:
+        return array[::-1].copy()[::-1]
     return array
 
 
@@ -75,7 +98,7 @@ def attention_case(random: np.random.Generator) -> Callable[[], Any]:
 
 def moe_case(random: np.random.Generator) -> Callable[[], Any]:
     tokens, experts = int(random.integers(0, 50)), int(random.integers(1, 70))
-    logits = values(random, tokens, experts)
+    logits = strided(random, values(random, tokens, experts))
     if random.random() < 0.3:
         logits = np.round(logits)
     k = int(random.integers(1, min(experts, 8) + 1))
@@ -91,13 +114,14 @@ def moe_case(random: np.random.Generator) -> Callable[[], Any]:
 def sparse_case(random: np.random.Generator) -> Callable[[], Any]:
     sizes = random.integers(0, int(random.choice([2, 17, 60, 300])), int(random.integers(0, 30)))
     indptr = np.concatenate([[0], np.cumsum(sizes)]).astype(random.choice([np.int32, np.int64]))
-    data = values(random, int(sizes.sum()))
+    indptr = gaps(random, at_random_byte(random, indptr))
+    data = gaps(random, values(random, int(sizes.sum())))
     return partial(sparse_softmax, data, indptr, threads=int(random.integers(1, 4)))
 
 
 def product_case(random: np.random.Generator) -> Callable[[], Any]:
-    m, k, n = (int(x) for x in random.integers(1, 17, 3))
-    a, b = values(random, m, k), values(random, k, n)
+    m, k, n = (int(x) for x in random.integers(1, OWN_AXIS + 1, 3))
+    a, b = strided(random, values(random, m, k)), strided(random, values(random, k, n))
     return partial(product, a, b)
 
 
@@ -132,6 +156,6 @@ def test_tiny_products_equal_numpy() -> None:
         call = product_case(np.random.default_rng(seed))
         with np.errstate(all="ignore"):
             expected = bits_but_for_nan(small_matmul(*call.args))
-        for isa in COMPILED:
+        for isa in EVERY_PATH:
             with on_path(isa):
                 assert bits_but_for_nan(call()) == expected, f"seed {seed} on {isa}"

@@ -44,6 +44,8 @@ def denormals_kept() -> bool:
 def default_environment() -> Iterator[None]:
     """Round to nearest and keep denormals within the block; the caller's environment afterwards.
 
+    Where the C library cannot set the environment, the caller's rounding mode stays in force.
+
     Raises:
         KernelError: Denormals are flushed in this thread, and the C library cannot switch that off.
     """

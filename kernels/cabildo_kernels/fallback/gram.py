@@ -4,8 +4,8 @@ Here: the sums of one superblock, in the order that every compiled path follows.
 and per lane (column modulo 4), a block of 64 columns is summed one group of 4 after another from
 +0.0, blocks are added one after another, and a superblock is ``(l0 + l2) + (l1 + l3)``. The
 product of two float32 values is exact in float64, so a fused multiply-add elsewhere gives the
-bits of the two steps here. Never here: checks of arguments, or the sum over superblocks
-(:mod:`cabildo_kernels.gram_matrix` has both, for every path alike).
+bits of the two steps here; and the sum over superblocks. Never here: checks of arguments, or how
+many superblocks are done at a time (:mod:`cabildo_kernels.gram_matrix`).
 """
 
 from __future__ import annotations
@@ -55,6 +55,16 @@ def dots(
                 products += x[:, group] * v[group]
             sums[index] = _reduced(products)
     return sums
+
+
+def added(total: NDArray[np.float64], sums: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return ``total`` [...] plus ``sums`` [count, ...], one superblock after another."""
+    with default_environment():
+        # accumulate, not sum: one after another by definition.
+        whole: NDArray[np.float64] = np.add.accumulate(
+            np.concatenate([total[np.newaxis], sums]), axis=0
+        )[-1]
+    return whole
 
 
 def _reduced(products: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -1,7 +1,7 @@
 /* The Gram matrix over the fixed grid: what is asked for, and what every path offers.
  *
  * Here: the task as the Cython side fills it in, and the grid's numbers. Never here: threads,
- * checks, the sum over superblocks (gram.pyx and gram_matrix.py: the same for all paths).
+ * checks, the sum over superblocks (gram_run.h and gram_matrix.py: the same for all paths).
  */
 #ifndef CABILDO_GRAM_H
 #define CABILDO_GRAM_H

@@ -29,6 +29,7 @@ cdef extern from "gram.h" nogil:
 cdef extern from "gram_run.h" nogil:
     int gram_halves_preferred()
     int gram_run(const gram_task *task, gram_path path, size_t count, int threads)
+    void gram_add(double *total, const double *sums, size_t count, size_t size)
 
 
 # The AVX-512 path has two bodies, at 512 and at 256 bits; index 2 takes what suits this CPU, and
@@ -109,3 +110,15 @@ def run(int path, tuple rows, bytes types, Py_ssize_t columns, Py_ssize_t first,
             PyBuffer_Release(&buffers[i])
     if failed:
         raise MemoryError("no memory for the workspaces of the Gram matrix")
+
+
+def add(double[::1] total, double[::1] sums):
+    """Add `sums`, superblock after superblock, to `total` in place: as fallback.gram.added."""
+    cdef size_t size = <size_t>total.shape[0], count
+    if size == 0 or sums.shape[0] % size:
+        raise ValueError("sums of whole superblocks, each as large as the total")
+    count = <size_t>sums.shape[0] // size
+    if count == 0:
+        return
+    with nogil:
+        gram_add(&total[0], &sums[0], count, size)

@@ -1,4 +1,5 @@
-/* From a task to threads: a workspace for each, superblocks to whoever is free. */
+/* From a task to threads: a workspace for each, superblocks to whoever is free; and the sum over
+ * superblocks afterwards. */
 #ifndef CABILDO_GRAM_RUN_H
 #define CABILDO_GRAM_RUN_H
 
@@ -75,6 +76,23 @@ static int gram_run(const struct gram_task *task, gram_path path, size_t count, 
     parallel_spans(gram_span, &work, count, threads);
     free(work.memory);
     return 0;
+}
+
+static void gram_add_each(double *total, const double *sums, size_t count, size_t size)
+{
+    for (size_t block = 0; block < count; block++)
+        for (size_t i = 0; i < size; i++)
+            total[i] += sums[block * size + i];
+}
+
+/* Add the sums of `count` superblocks to the total, one superblock after another. */
+static void gram_add(double *total, const double *sums, size_t count, size_t size)
+{
+    /* volatile: the compiler must not move additions over the change of the control word. */
+    void (*volatile add)(double *, const double *, size_t, size_t) = gram_add_each;
+    fp_control saved = fp_enter();
+    add(total, sums, count, size);
+    fp_leave(saved);
 }
 
 #endif

@@ -33,7 +33,7 @@ def supported() -> bool:
 
 
 cdef class Sha256:
-    """One stream; the methods are hashlib's."""
+    """One stream; the methods are hashlib's. It has no lock: one thread at a time may use it."""
 
     cdef sha256_stream stream
 

@@ -65,6 +65,9 @@ int64_t run_sparse_softmax(int path, int threads, const float *data, const int64
                            int64_t rows, float *out);
 int64_t run_moe_topk(int path, int threads, const float *logits, int64_t rows, int64_t experts,
                      int64_t k, int renormalise, float *weights, int64_t *indices);
+/* What scores are multiplied with: `given` rounded to float, 1 / sqrt(features) where it is NULL;
+ * computed here, because the caller's rounding mode must not reach it. */
+float attention_scale(const double *given, int64_t features);
 int64_t run_attention(int path, int threads, int decode, const float *q, const float *k,
                       const float *v, float *out, const attention_shape *shape, int64_t batches);
 void run_small_matmul(int path, const float *a, const float *b, float *out, int64_t m, int64_t k,

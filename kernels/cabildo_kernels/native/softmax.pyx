@@ -12,13 +12,12 @@ from cpython.buffer cimport (
     PyBuffer_Release,
     PyObject_GetBuffer,
 )
-from libc.math cimport sqrt
 from libc.stdint cimport int64_t
 
 from numpy import empty, float32
 
 cdef enum:
-    TINY = 16
+    TINY = 16  # products.OWN_AXIS
 
 
 cdef extern from "softmax.h":
@@ -40,6 +39,7 @@ cdef extern from "softmax.h":
         int path, int threads, const float *logits, int64_t rows, int64_t experts, int64_t k,
         int renormalise, float *weights, int64_t *indices
     ) nogil
+    float attention_scale(const double *given, int64_t features) nogil
     int64_t run_attention(
         int path, int threads, int decode, const float *q, const float *k, const float *v,
         float *out, const attention_shape *shape, int64_t batches
@@ -135,6 +135,7 @@ def attention(q, k, v, *, scale, bint causal, bint decode, int path, int threads
     """
     cdef _Buffer a = _Buffer(q), b = _Buffer(k), c = _Buffer(v), d
     cdef attention_shape shape
+    cdef double given
     cdef int64_t bad
     if not _fit(&a.view, &b.view, &c.view, causal):
         return None
@@ -142,7 +143,9 @@ def attention(q, k, v, *, scale, bint causal, bint decode, int path, int threads
     d = _Buffer(out, True)
     shape.query_heads, shape.key_heads = a.view.shape[1], b.view.shape[1]
     shape.queries, shape.keys, shape.features = a.view.shape[2], b.view.shape[2], a.view.shape[3]
-    shape.scale = 1 / sqrt(a.view.shape[3]) if scale is None else scale
+    if scale is not None:
+        given = scale
+    shape.scale = attention_scale(NULL if scale is None else &given, shape.features)
     # The one query is the last of the sequence: it sees every key.
     shape.causal = causal and shape.queries > 1
     shape.q, shape.k = _strides(&a.view), _strides(&b.view)
@@ -170,11 +173,12 @@ cdef bint _tiny(Py_buffer *view) noexcept:
         and 0 < view.shape[1] <= TINY
         and view.strides[1] == 4
         and view.strides[0] == 4 * view.shape[1]
+        and <size_t> view.buf % 4 == 0
     )
 
 
 def tiny_matmul(a, b, *, int path):
-    """Return a @ b where both are contiguous float32 matrices of at most 16 by 16, else None."""
+    """Return a @ b where both are contiguous float32 matrices of at most TINY by TINY, else None."""
     cdef Py_buffer x, y, z
     cdef object out = None
     try:

@@ -4,6 +4,7 @@
  */
 #include "softmax.h"
 
+#include <math.h>
 #include <stdlib.h>
 
 #include "parallel.h"
@@ -113,6 +114,19 @@ static int64_t attention_span(const span_call *call, int64_t first, int64_t last
 }
 
 static int64_t padded(int64_t size, int64_t unit) { return (size + unit - 1) / unit * unit; }
+
+static float scale_rounded(const double *given, int64_t features) {
+    return (float)(given == NULL ? 1.0 / sqrt((double)features) : *given);
+}
+
+float attention_scale(const double *given, int64_t features) {
+    /* volatile: the compiler must not move the division over the change of the control word. */
+    float (*volatile rounded)(const double *, int64_t) = scale_rounded;
+    fp_control saved = fp_enter();
+    float scale = rounded(given, features);
+    fp_leave(saved);
+    return scale;
+}
 
 int64_t run_attention(int path, int threads, int decode, const float *q, const float *k,
                       const float *v, float *out, const attention_shape *shape, int64_t batches) {

@@ -92,6 +92,15 @@ def test_prompts_have_the_same_bits_on_every_path(isa: str, shape: Shape, *, cau
 
 
 @pytest.mark.parametrize("isa", COMPILED)
+def test_fast_attention_of_one_query_has_the_same_bits_on_every_path(isa: str) -> None:
+    q, k, v = operands((1, 2, 2, 1, 40, 24))
+    with on_path("numpy"):
+        expected = fast_attention(q, k, v, causal=True)
+    with on_path(isa):
+        assert fast_attention(q, k, v, causal=True).tobytes() == expected.tobytes()
+
+
+@pytest.mark.parametrize("isa", COMPILED)
 def test_a_cache_too_large_for_the_processor_gives_the_same_bits(isa: str) -> None:
     q, k, v = operands((1, 2, 2, 1, 10_000, 64))  # fetched ahead, unlike small ones
     with on_path("numpy"):

@@ -79,6 +79,40 @@ def test_streams_and_buffers_must_match(isa: str) -> None:
 
 
 @pytest.mark.parametrize("isa", PATHS)
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ("str", r"buffers\[1\]: str; a buffer of bytes is needed"),
+        (None, r"buffers\[1\]: NoneType"),
+        (memoryview(b"abcdef")[::2], r"buffers\[1\]: a view with gaps"),
+        (np.zeros((3, 4), order="F"), r"buffers\[1\]: a view with gaps"),
+    ],
+)
+def test_no_digest_is_fed_where_one_buffer_is_none(isa: str, wrong: Any, said: str) -> None:
+    with on_path(isa):
+        first, second = sha256(), sha256()
+        with pytest.raises(InvalidInput, match=said):
+            update_many([first, second], [b"abc", wrong])
+        with pytest.raises(InvalidInput, match="threads=0"):
+            update_many([first, second], [b"abc", b"abc"], threads=0)
+        assert first.digest() == second.digest() == hashlib.sha256(b"").digest()
+
+
+@pytest.mark.parametrize("isa", PATHS)
+@pytest.mark.parametrize("shape", [(), (6,), (2, 3), (0, 3), (2, 1, 3)])
+@pytest.mark.parametrize("dtype", [np.float32, np.float16, np.uint16, ">f8", "i4,f8"])
+def test_arrays_of_any_shape_and_type_are_buffers(
+    isa: str, shape: tuple[int, ...], dtype: Any
+) -> None:
+    array = np.ones(shape, dtype=dtype)
+    array.flags.writeable = False
+    with on_path(isa):
+        digest = sha256()
+        update_many([digest], [array])
+    assert digest.digest() == hashlib.sha256(array.tobytes()).digest()
+
+
+@pytest.mark.parametrize("isa", PATHS)
 def test_chunks_are_hashed_in_order_beside_other_work(isa: str) -> None:
     chunks = [[data(5000 + i, seed=10 * s + i) for i in range(9)] for s in range(3)]
     with on_path(isa), ChunkHasher(workers=2, most_pending=2) as hasher:
@@ -116,9 +150,9 @@ def test_empty_stream_has_the_digest_of_nothing() -> None:
 def test_a_failure_in_a_worker_is_raised_to_the_caller() -> None:
     with ChunkHasher(most_pending=1) as hasher:
         stream = hasher.stream()
-        with pytest.raises(BufferError):
+        with pytest.raises(InvalidInput, match="a view with gaps"):
             stream.update(memoryview(b"abcdef")[::2]).result(timeout=60)
-        with pytest.raises(BufferError):
+        with pytest.raises(InvalidInput, match="a view with gaps"):
             stream.finish()
         assert hasher.stream().update(b"room again").result(timeout=60)
 

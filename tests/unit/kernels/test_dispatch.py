@@ -6,11 +6,12 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from cabildo_kernels import dispatch, info
+from cabildo_kernels import dispatch, info, native
 
 # Runs in a process of its own, since the choice is made once in each.
 REPORT = """
@@ -23,7 +24,7 @@ for index in range(150):
     digest.update(random_case(random, large=index % 50 == 0).run().tobytes())
 about = cabildo_kernels.info()
 print(json.dumps({"isa": about.isa, "compiled": about.compiled, "digest": digest.hexdigest(),
-                  "available": about.available}))
+                  "available": about.available, "missing": about.missing}))
 """
 
 
@@ -63,13 +64,32 @@ def test_without_compiled_modules_numpy_does_the_work() -> None:
     hidden = "import sys; sys.modules['cabildo_kernels.native.cpu'] = None" + REPORT
     found = report(hidden, CABILDO_KERNELS_ISA="")
     assert (found["isa"], found["compiled"], found["available"]) == ("numpy", False, ["numpy"])
+    assert found["missing"] == ["cpu"]
 
 
 def test_one_missing_module_leaves_the_others_compiled() -> None:
     hidden = "import sys; sys.modules['cabildo_kernels.native.columns'] = None" + REPORT
     best = dispatch.available()[-1]
-    found = report(hidden, CABILDO_KERNELS_ISA=best)
-    assert found["digest"] == report(CABILDO_KERNELS_ISA=best)["digest"]
+    found, whole = (report(code, CABILDO_KERNELS_ISA=best) for code in (hidden, REPORT))
+    assert found["digest"] == whole["digest"]
+    assert (found["isa"], found["compiled"], found["missing"]) == (best, False, ["columns"])
+    assert (whole["isa"], whole["compiled"], whole["missing"]) == (best, True, [])
+
+
+def test_where_no_module_compiled_but_the_cpus_nothing_is_said_to_be_compiled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in dispatch.MODULES:
+        if name != "cpu":
+            monkeypatch.setitem(sys.modules, f"cabildo_kernels.native.{name}", None)
+    about = info()
+    assert not about.compiled
+    assert set(about.missing) == {*dispatch.MODULES} - {"cpu"}
+
+
+def test_every_module_that_is_built_is_asked_for_but_the_one_that_measures() -> None:
+    built = {file.stem for file in Path(native.__path__[0]).glob("*.pyi")}
+    assert built - {"measure"} == set(dispatch.MODULES)
 
 
 def test_info_says_what_runs_here() -> None:
