@@ -105,7 +105,9 @@ class Auto(Rule):
                 remedy="look at the trusted data and the evaluator",
             )
         candidates = tuple(
-            replace(item, picked=index == picked, reason=item.reason or _not_best(item, index, picked))
+            replace(
+                item, picked=index == picked, reason=item.reason or _not_best(item, index, picked)
+            )
             for index, item in enumerate(seen)
         )
         diagnostics = {**best.diagnostics, "picked": seen[picked].name}
