@@ -220,7 +220,7 @@ def _weight_map(index: Path) -> dict[str, str]:
         raise ManifestMismatch(f"{index} has no weight_map", remedy="Export the model again.")
     for name, file in weight_map.items():
         plain = isinstance(file, str) and file == os.path.basename(file) and len(file) > len(SUFFIX)  # noqa: PTH119 - the text of the name, not a path
-        if not plain or not file.endswith(SUFFIX):
+        if not plain or not file.isprintable() or not file.endswith(SUFFIX):
             raise ManifestMismatch(
                 f"{index} puts tensor {name!r} into {file!r}, which is not the name of a"
                 " safetensors file in the same folder",
