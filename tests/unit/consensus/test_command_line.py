@@ -346,3 +346,194 @@ def test_the_digest_printed_is_that_of_the_manifest_printed(
     manifest, digest, root = capsys.readouterr().out.splitlines()
     assert digest.endswith("sha256:" + hashlib.sha256(manifest.encode()).hexdigest())
     assert root.startswith("merkle root sha256:")
+
+
+def beside(folder: Path, key: str, **files: str | None) -> None:
+    """Writes files beside a participant's model, or takes them away."""
+    for name, content in files.items():
+        path = folder / key / (f"{name}.jinja" if name == "chat_template" else f"{name}.json")
+        if content is None:
+            path.unlink()
+        else:
+            path.write_text(content)
+
+
+def with_nan(folder: Path, key: str) -> None:
+    bad = arrays(key)
+    bad["b.weight"][7, 7] = np.nan
+    save_file(bad, folder / key / "model.safetensors")
+
+
+@pytest.mark.parametrize("excluded", [True, False])
+def test_a_faulty_participant_chooses_nothing_that_lies_beside_the_output(
+    folder: Path, *, excluded: bool
+) -> None:
+    """The first by key, excluded or not, with a config that names code and a template."""
+    beside(folder, "p1", config='{"auto_map": "evil.py"}', chat_template="{{ evil }}")
+    if excluded:
+        with_nan(folder, "p1")
+    merged(folder, "--rule", "median", "--maximum-faulty", "1")
+    assert (folder / "out" / "config.json").read_text() == '{"model_type": "toy"}'
+    assert not (folder / "out" / "chat_template.jinja").exists()
+    manifest = json.loads((folder / "out" / "cabildo-manifest.json").read_text())
+    config = hashlib.sha256(b'{"model_type": "toy"}').hexdigest()
+    assert manifest["configDigest"] == f"sha256:{config}"
+    assert main(["verify", str(folder / "out")]) == 0
+
+
+def test_a_faulty_participant_cannot_take_away_what_the_others_share(folder: Path) -> None:
+    for key in KEYS:
+        beside(folder, key, chat_template="{{ messages }}")
+    beside(folder, "p1", chat_template=None, config=None)
+    merged(folder, "--rule", "median", "--maximum-faulty", "1")
+    assert (folder / "out" / "chat_template.jinja").read_text() == "{{ messages }}"
+    assert (folder / "out" / "config.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("faulty", "others"), [(0, ("p7",)), (1, ("p6", "p7")), (3, ("p4", "p5", "p6", "p7"))]
+)
+def test_what_honest_participants_disagree_on_is_refused_by_name(
+    folder: Path, capsys: pytest.CaptureFixture[str], faulty: int, others: tuple[str, ...]
+) -> None:
+    for number, key in enumerate(others):
+        beside(folder, key, config=json.dumps({"model_type": number if faulty == 3 else "other"}))
+    options = ["--rule", "median", "--maximum-faulty", str(faulty), "--output", f"{folder}/out"]
+    code, said = failure(capsys, "merge", *model_arguments(folder), *options, "--quiet")
+    assert code == 65
+    assert "ManifestMismatch: config.json differs between 'p1'" in said
+    assert f"more than f = {faulty} of them" in said
+    assert "--base" in said
+    assert not (folder / "out").exists()
+
+
+@pytest.mark.parametrize("role", ["base", "previous"])
+def test_a_trusted_model_alone_chooses_what_lies_beside_the_output(folder: Path, role: str) -> None:
+    for key in KEYS:
+        beside(folder, key, config='{"auto_map": "evil.py"}', chat_template="{{ evil }}")
+    merged(folder, "--rule", "median", f"--{role}", f"{folder}/base")
+    assert (folder / "out" / "config.json").read_text() == '{"model_type": "toy"}'
+    assert not (folder / "out" / "chat_template.jinja").exists()
+    assert main(["verify", str(folder / "out")]) == 0
+
+
+def test_a_previous_model_of_another_tokenizer_is_refused(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    beside(folder, "base", tokenizer='{"other": 1}')
+    options = ["--rule", "median", "--previous", f"{folder}/base", "--output", f"{folder}/out"]
+    code, said = failure(capsys, "merge", *model_arguments(folder), *options, "--quiet")
+    assert code == 65
+    assert "the tokenizer differs between 'previous' and 'p1'" in said
+
+
+def damage(folder: Path, key: str, how: str) -> None:
+    path = folder / key / "model.safetensors"
+    if how == "truncated":
+        path.write_bytes(path.read_bytes()[:-10])
+    elif how == "empty":
+        path.write_bytes(b"")
+    elif how == "nothing":
+        path.unlink()
+    elif how == "config":
+        beside(folder, key, config="{")
+    else:
+        index = {"weight_map": {"w": json.loads(how)}}
+        (folder / key / "model.safetensors.index.json").write_text(json.dumps(index))
+        path.unlink()
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        "truncated",
+        "empty",
+        "nothing",
+        "config",
+        '"missing.safetensors"',
+        '"a\\u0000.safetensors"',
+        '"\\ud800.safetensors"',
+    ],
+)
+def test_a_damaged_model_is_excluded_while_f_has_room(
+    folder: Path, capsys: pytest.CaptureFixture[str], how: str
+) -> None:
+    damage(folder, "p1", how)
+    result = merged(folder, "--rule", "median", "--maximum-faulty", "1")
+    assert (result.n, result.f_declared, result.f_effective) == (7, 1, 0)
+    first = result.participants[0]
+    assert (first.key, first.accepted, first.reason) == ("p1", False, "Malformed")
+    assert "not accepted: p1: Malformed" in capsys.readouterr().out
+    (folder / "out").rename(folder / "one")
+    damage(folder, "p3", "truncated")
+    options = ["--rule", "median", "--output", f"{folder}/out", "--quiet"]
+    for faulty in ("0", "1"):
+        arguments = [*model_arguments(folder), *options, "--maximum-faulty", faulty]
+        assert failure(capsys, "merge", *arguments)[0] in {65, 78}
+    known = ["--maximum-faulty", "1", "--faulty", "p5=Replay"]
+    code, said = failure(capsys, "merge", *model_arguments(folder), *options, *known)
+    assert code in {65, 78}
+    assert "remedy: " in said
+    assert not (folder / "out").exists()
+
+
+def test_the_limits_are_checked_again_without_a_damaged_model(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    damage(folder, "p1", "empty")
+    options = ["--rule", "krum", "--maximum-faulty", "1", "--output", f"{folder}/out"]
+    arguments = [*model_arguments(folder, KEYS[:5]), *options, "--absent", "p2", "--absent", "p3"]
+    code, said = failure(capsys, "merge", *arguments)
+    assert code == 78
+    assert "p1 is left out: " in said
+    assert "ImpossibleSetting" in said
+
+
+def test_a_path_that_leads_nowhere_is_the_callers_mistake(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--rule", "median", "--maximum-faulty", "1", "--output", f"{folder}/out"]
+    code, said = failure(capsys, "merge", *model_arguments(folder), "--model", "p8=/no", *options)
+    assert code == 78
+    assert "MissingInput: /no: No such file" in said
+
+
+@pytest.mark.parametrize("key", ["k" * 300, "\udcff"])
+def test_a_bad_key_ends_the_merge_before_a_model_is_opened(
+    folder: Path, capsys: pytest.CaptureFixture[str], key: str
+) -> None:
+    options = ["--rule", "median", "--model", f"{key}=/nowhere", "--output", f"{folder}/out"]
+    code, said = failure(capsys, "merge", *model_arguments(folder), *options)
+    assert code == 78
+    assert "key" in said
+    assert "of a participant" in said
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("Broken", "making it failed: RuntimeError: no GPU"),
+        ("Raising", "loss of the evaluator failing_loss:Raising failed: OSError: no data"),
+    ],
+)
+def test_an_evaluator_that_fails_is_named(
+    folder: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    said: str,
+) -> None:
+    (folder / "failing_loss.py").write_text(
+        "class Broken:\n"
+        "    def __init__(self):\n"
+        "        raise RuntimeError('no GPU')\n"
+        "class Raising:\n"
+        "    def loss(self, model):\n"
+        "        raise OSError('no data')\n"
+    )
+    monkeypatch.syspath_prepend(folder)
+    options = ["--rule", "zeno", "--evaluator", f"failing_loss:{name}", "--output", f"{folder}/out"]
+    code, told = failure(capsys, "merge", *model_arguments(folder), *options)
+    assert code == 78
+    assert said in told
+    assert not (folder / "out").exists()

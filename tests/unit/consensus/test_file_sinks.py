@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from cabildo_trainer.consensus.errors import ImpossibleSetting
+from cabildo_trainer.consensus.errors import DigestMismatch, ImpossibleSetting
 from cabildo_trainer.consensus.files import durable_files, file_sinks
+from cabildo_trainer.consensus.files.companions import Companion
 from cabildo_trainer.consensus.files.file_sinks import SafetensorsSink, shard_groups
 from cabildo_trainer.consensus.files.file_sources import FileModel
 from cabildo_trainer.consensus.manifests.manifest import (
@@ -101,7 +102,7 @@ def test_the_manifest_and_the_companions_lie_beside(tmp_path: Path) -> None:
     config = tmp_path / "config.json"
     config.write_text("{}")
     facts = ModelFacts(config_digest=digest_of(b"{}"), base_digest="sha256:" + "0" * 64)
-    with SafetensorsSink(tmp_path / "out", facts=facts, companions=[config]) as sink:
+    with SafetensorsSink(tmp_path / "out", facts=facts, companions=[Companion.of(config)]) as sink:
         sink.begin(MODEL.tensors)
         fill(sink)
         digest = sink.finish()
@@ -253,3 +254,15 @@ def test_an_error_of_the_storage_reaches_the_merge(
         with pytest.raises(OSError, match="No space"):
             sink.finish()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_companion_that_changes_after_it_was_chosen_is_not_copied(tmp_path: Path) -> None:
+    config = tmp_path / "config.json"
+    config.write_text('{"model_type": "toy"}')
+    chosen = Companion.of(config)
+    config.write_text('{"auto_map": "evil.py"}')
+    with SafetensorsSink(tmp_path / "out", facts=ModelFacts(), companions=[chosen]) as sink:
+        sink.begin({})
+        with pytest.raises(DigestMismatch, match=r"config\.json changed"):
+            sink.finish()
+    assert not (tmp_path / "out").exists()

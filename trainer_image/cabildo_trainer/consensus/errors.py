@@ -5,6 +5,7 @@
        |- ImpossibleSetting   78  n, f, a threshold or a parameter that no result can come from
        |- MissingInput        78  a rule needs a base, an evaluator, a seed ... that is not there
        |- BudgetExceeded      78  the step would pass a budget; raised before it is spent
+       |- EvaluatorFailed     78  the loss on trusted data, or its gradient, raised an error
        |- ManifestMismatch    65  models that cannot be merged with each other
        |- NonFiniteInput      65  NaN or Inf in more participants than faults are allowed for
        |- DigestMismatch      65  bytes that are not what a digest says
@@ -44,6 +45,16 @@ class BudgetExceeded(ConsensusError):
 
     exit_code = ExitCode.BAD_SPEC
     reason = Reason.BUDGET_EXCEEDED
+
+
+class EvaluatorFailed(ConsensusError):
+    """The evaluator or gradient raised an error, which is the cause of this one, or gave none.
+
+    It is code and data that the user gave: a setting, like a path that leads nowhere.
+    """
+
+    exit_code = ExitCode.BAD_SPEC
+    reason = Reason.IMPOSSIBLE_SETTING
 
 
 class ManifestMismatch(ConsensusError):

@@ -17,13 +17,16 @@ from cabildo_trainer.consensus.errors import ImpossibleSetting, ManifestMismatch
 from cabildo_trainer.consensus.manifests.agreement import agree
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from cabildo_trainer.consensus.context import Context
     from cabildo_trainer.consensus.sources import ModelSource
 
 NON_FINITE: Final = "NonFinite"
 MISMATCH: Final = "ManifestMismatch"
+MALFORMED: Final = "Malformed"
+LONGEST_KEY: Final = 253
+"""Characters of a participant's key: what the record of a merge takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +63,9 @@ def take_part(
 ) -> Field:
     """Returns who takes part after exclusions; a key given twice is refused."""
     keys = [source.key for source in inputs]
+    check_keys([*keys, *faulty, *context.absent])
+    for key, reason in faulty.items():
+        _check_text(reason, what=f"the reason of the faulty participant {key!r}")
     twice = sorted({key for key in keys if keys.count(key) > 1})
     if twice:
         raise ImpossibleSetting(
@@ -74,6 +80,31 @@ def take_part(
         absent=context.absent - set(faulty),
         declared=context.maximum_faulty,
     )
+
+
+def check_keys(keys: Iterable[str]) -> None:
+    """Refuses keys that rows cannot be sorted by, or that the record cannot hold.
+
+    Raises:
+        ImpossibleSetting: A key is empty, too long, or no text in UTF-8.
+    """
+    for key in keys:
+        if not 1 <= len(key) <= LONGEST_KEY:
+            raise ImpossibleSetting(
+                f"the key {key[:40]!a}{'...' if len(key) > LONGEST_KEY else ''} of a participant"
+                f" has {len(key)} characters",
+                remedy=f"give every participant a key of 1 to {LONGEST_KEY} characters",
+            )
+        _check_text(key, what="the key of a participant")
+
+
+def _check_text(text: str, *, what: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ImpossibleSetting(
+            f"{what} is not UTF-8: {text!a}", remedy="write it in UTF-8"
+        ) from error
 
 
 def mismatched(field: Field, context: Context) -> dict[str, str]:

@@ -11,6 +11,7 @@ which verifiers and the operator read.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Final
 
 import cabildo_kernels as kernels
@@ -20,7 +21,7 @@ from cabildo_trainer.consensus.exclusions import by_key, charge, mismatched, tak
 from cabildo_trainer.consensus.passes import Session, apply
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from cabildo_trainer.consensus.context import Context
     from cabildo_trainer.consensus.decision import Decision
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from cabildo_trainer.consensus.sources import ModelSource
 
 ABSENT: Final = "Absent"
+NOT_YET: Final = f"sha256:{'0' * 64}"
+"""Stands for the output's digest until there is an output."""
 
 
 def merge(
@@ -40,6 +43,7 @@ def merge(
     *,
     sink: ModelSink,
     output_dtype: str | None = None,
+    on_field: Callable[[Field], None] | None = None,
 ) -> MergeResult:
     """Merges models and returns what was done, so that others can verify it.
 
@@ -50,6 +54,8 @@ def merge(
         sink: Where the merged model goes; it is finished when this returns.
         output_dtype: Element type of the output's floating tensors (F32, F16, BF16); None keeps
             each tensor's own.
+        on_field: Told who takes part before their weights are read, and again whenever these
+            become fewer: what lies beside a model is decided then.
 
     Raises:
         ImpossibleSetting: n and f do not fit the rule, declared or after exclusions.
@@ -65,6 +71,8 @@ def merge(
         if wrong:
             faulty |= wrong
             continue
+        if on_field is not None:
+            on_field(field)
         session = Session(sources=field.sources, f=field.f, context=context)
         try:
             decision = rule.decide(session)
@@ -72,7 +80,9 @@ def merge(
         except NonFiniteInput as error:
             faulty |= charge(error, field)
             continue
-        return result(field, rule, decision, sources=inputs, output_digest=sink.finish())
+        # The record is made, and so found to be sound, before anything is in its place.
+        made = result(field, rule, decision, sources=inputs, output_digest=NOT_YET)
+        return made.model_copy(update={"output_digest": sink.finish()})
 
 
 def replay(
@@ -107,6 +117,14 @@ def replay(
 
 def check(field: Field, rule: Rule, context: Context) -> None:
     """Refuses what cannot work: limits for (n, f) and (n', f'), needs."""
+    known = {source.key for source in field.sources} | field.faulty.keys() | field.absent
+    strangers = sorted(rule.named - known)
+    if strangers:
+        raise ImpossibleSetting(
+            f"rule {rule.name} names {', '.join(map(repr, strangers))}, and no participant is"
+            f" called so: {', '.join(map(repr, sorted(known)))}",
+            remedy="correct the key, or take it out",
+        )
     rule.requirement(field.n, field.declared)
     if field.f < 0:
         raise ImpossibleSetting(
@@ -152,7 +170,10 @@ def result(
         parameters=rule.parameters(),
         candidates=tuple(
             CandidateResult(
-                name=item.name, loss=item.loss, picked=item.picked, reason=item.reason or None
+                name=item.name,
+                loss=_finite(item.loss),
+                picked=item.picked,
+                reason=item.reason or None,
             )
             for item in decision.candidates
         ),
@@ -168,8 +189,16 @@ def result(
         signal_to_noise=None if privacy is None else privacy.signal_to_noise,
         grid_version=kernels.GRID_VERSION,
         kernel_path=kernels.info().isa,
-        diagnostics=dict(decision.diagnostics),
+        diagnostics={
+            name: value if isinstance(value, str) or math.isfinite(value) else str(value)
+            for name, value in decision.diagnostics.items()
+        },
     )
+
+
+def _finite(value: float | None) -> float | None:
+    """Returns a figure that JSON can hold: NaN and infinity would not be read back."""
+    return value if value is not None and math.isfinite(value) else None
 
 
 def _taking_part(source: ModelSource, decision: Decision, *, row: int) -> ParticipantResult:
@@ -179,6 +208,6 @@ def _taking_part(source: ModelSource, decision: Decision, *, row: int) -> Partic
         digest=source.digest,
         accepted=decision.accepted[row],
         reason=reason or None,
-        score=None if decision.scores is None else decision.scores[row],
+        score=None if decision.scores is None else _finite(decision.scores[row]),
         weight=None if decision.weights is None else decision.weights[row],
     )

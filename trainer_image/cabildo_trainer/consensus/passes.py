@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,7 +19,12 @@ import numpy as np
 
 import cabildo_kernels as kernels
 from cabildo_trainer.consensus.chunks import Chunk, trusted
-from cabildo_trainer.consensus.errors import MissingInput
+from cabildo_trainer.consensus.errors import (
+    ConsensusError,
+    EvaluatorFailed,
+    ImpossibleSetting,
+    MissingInput,
+)
 from cabildo_trainer.consensus.sinks import MemorySink
 from cabildo_trainer.consensus.sources import TensorSpec
 
@@ -37,6 +43,12 @@ SUPERBLOCKS_A_CHUNK: Final = 8
 BYTES_IN_FLIGHT: Final = 32 * 2**20
 """All rows of a chunk together stay below this."""
 OUTPUT_DTYPES: Final = {"F32": "f32", "F16": "f16", "BF16": "bf16"}
+INFINITIES: Final = {
+    "f32": (0x7F80_0000, 0xFF80_0000, "<i4", "<u4"),
+    "f16": (0x7C00, 0xFC00, "<i2", "<u2"),
+    "bf16": (0x7F80, 0xFF80, "<i2", "<u2"),
+}
+"""Bits of plus and minus infinity, with the integers of their size: NaN has higher bits yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,13 +230,37 @@ class Session:
         return sink.model()
 
     def loss(self, recipe: Recipe, *, key: str = "candidate") -> float:
-        """Returns the trusted loss of the model that a recipe makes; NaN counts as infinite."""
+        """Returns the trusted loss of the model that a recipe makes, as `loss_of` does."""
         return self.loss_of(self.materialise(recipe, key=key))
 
     def loss_of(self, model: ModelSource) -> float:
-        """Returns the trusted loss of a model; NaN counts as infinite."""
-        loss = float(self.evaluator.loss(model))
-        return math.inf if math.isnan(loss) else loss
+        """Returns the trusted loss of a model; what is not finite counts as infinite.
+
+        Raises:
+            EvaluatorFailed: The evaluator raised an error, or gave no number.
+        """
+        with _evaluating(self.evaluator, what="loss"):
+            loss = float(self.evaluator.loss(model))
+        return loss if math.isfinite(loss) else math.inf
+
+    def gradient_at(self, model: ModelSource) -> ModelSource:
+        """Returns the gradient of the trusted loss at a model.
+
+        Raises:
+            EvaluatorFailed: It raised an error, or is of another form than the models.
+        """
+        gradient = self.context.gradient
+        if gradient is None:
+            raise MissingInput("the rule follows a gradient, and none was given")
+        with _evaluating(gradient, what="gradient"):
+            slope = gradient.gradient(model)
+            for name, spec in self.specs.items():
+                if spec.is_floating and tuple(slope.tensors[name].shape) != tuple(spec.shape):
+                    raise ValueError(
+                        f"tensor {name!r} has shape {list(slope.tensors[name].shape)},"
+                        f" the models' {list(spec.shape)}"
+                    )
+        return slope
 
     @property
     def evaluator(self) -> Evaluator:
@@ -261,6 +297,9 @@ def apply(
         recipe: What is computed.
         sink: Where it goes.
         output_dtype: Element type of all floating tensors; None keeps each tensor's own.
+
+    Raises:
+        ImpossibleSetting: The result leaves the range of its element type.
     """
     session, recipe = session.root, session.lift(recipe)
     output = {
@@ -272,11 +311,58 @@ def apply(
     sink.begin(output)
     for chunk in session.chunks(recipe):
         out_dtype = OUTPUT_DTYPES[output[chunk.name].dtype]
-        sink.write(chunk.name, chunk.start, recipe.apply(chunk, out_dtype=out_dtype))
+        # No name for the tile here: the sink has it, and it is gone once it is written.
+        sink.write(chunk.name, chunk.start, _computed(recipe, chunk, out_dtype=out_dtype))
     for spec in session.specs.values():
         if not spec.is_floating:
             for start, stop in spans(spec, unit=1, size=session.chunk_elements):
                 sink.write(spec.name, start, carried(session, spec, start=start, stop=stop))
+
+
+def _computed(recipe: Recipe, chunk: Chunk, *, out_dtype: str) -> NDArray[Any]:
+    """Returns a tile of the output, in which nothing is NaN or infinite."""
+    try:
+        values = recipe.apply(chunk, out_dtype=out_dtype)
+    except kernels.InvalidInput as error:
+        raise ImpossibleSetting(
+            f"the merge of tensor {chunk.name} cannot be computed: {error}",
+            remedy="use smaller weights or scales",
+        ) from error
+    if not all_finite(values, dtype=out_dtype):
+        raise ImpossibleSetting(
+            f"the merge leaves the range of {out_dtype} in tensor {chunk.name}: NaN or Inf,"
+            " though every model is finite",
+            remedy="use smaller weights or scales, or an output type of a wider range (BF16, F32)",
+        )
+    return values
+
+
+def all_finite(values: NDArray[Any], *, dtype: str) -> bool:
+    """Returns whether no element is NaN or infinite; `dtype` is the kernels' name.
+
+    The bits are compared as integers, signed for what is above zero and unsigned for what is below:
+    fast for every type, and without a copy of the tile.
+    """
+    above, below, signed, unsigned = INFINITIES[dtype]
+    if not values.size:
+        return True
+    return int(values.view(signed).max()) < above and int(values.view(unsigned).max()) < below
+
+
+@contextmanager
+def _evaluating(evaluator: object, *, what: str) -> Iterator[None]:
+    """Turns whatever the user's code raises into an error of the tree that names the code."""
+    try:
+        yield
+    except ConsensusError:
+        raise
+    except Exception as error:
+        kind = type(evaluator)
+        raise EvaluatorFailed(
+            f"{what} of the evaluator {kind.__module__}:{kind.__qualname__} failed:"
+            f" {type(error).__name__}: {error}",
+            remedy="mend the evaluator, or its data; nothing was written",
+        ) from error
 
 
 def carried(session: Session, spec: TensorSpec, *, start: int, stop: int) -> NDArray[Any]:

@@ -44,6 +44,21 @@ class Rule(ABC):
         """Its name among candidates."""
         return self.name
 
+    @property
+    def named(self) -> frozenset[str]:
+        """Keys of the participants that its parameters name.
+
+        Every parameter that is a mapping goes by participant. A rule's inner rules count too.
+        """
+        values = [getattr(self, field.name) for field in _fields(self)]
+        keys: frozenset[str] = frozenset()
+        for value in values:
+            if isinstance(value, dict):
+                keys |= value.keys()
+            for item in value if isinstance(value, tuple) else (value,):
+                keys |= item.named if isinstance(item, Rule) else frozenset()
+        return keys
+
     def requirement(self, n: int, f: int) -> None:
         """Refuses an impossible n and f.
 

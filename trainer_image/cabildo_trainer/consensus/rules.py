@@ -6,6 +6,7 @@ Here: the registry and the way from JSON parameters to a rule. Never here: a rul
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import fields
 from types import MappingProxyType
@@ -130,12 +131,29 @@ def _value(hint: Any, value: Any, *, path: str) -> Any:
     if hint is Rule:
         return _rule(value, path=path)
     if get_origin(hint) is tuple and get_args(hint)[0] is Rule:
+        if not isinstance(value, list | tuple):
+            raise ImpossibleSetting(
+                f"{path} = {value!r} is no list", remedy="write a list of rules: [median, krum]"
+            )
         return tuple(_rule(item, path=f"{path}[{index}]") for index, item in enumerate(value))
     try:
-        return TypeAdapter(hint).validate_python(value)
+        given = TypeAdapter(hint).validate_python(value)
     except ValidationError as error:
         finding = error.errors(include_url=False)[0]
         raise ImpossibleSetting(f"{path} = {value!r}: {finding['msg']}") from error
+    if not _is_finite(given):
+        raise ImpossibleSetting(
+            f"{path} = {value!r} is not finite", remedy="give a finite number, or leave it out"
+        )
+    return given
+
+
+def _is_finite(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return all(_is_finite(item) for item in value.values())
+    if isinstance(value, list | tuple):
+        return all(_is_finite(item) for item in value)
+    return not isinstance(value, float) or math.isfinite(value)
 
 
 def _rule(value: Any, *, path: str) -> Rule:

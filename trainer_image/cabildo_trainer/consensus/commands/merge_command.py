@@ -7,19 +7,31 @@ arguments (`command_line.py`) or arithmetic (`merging.py`).
 from __future__ import annotations
 
 import contextlib
+import errno
 import importlib
 import resource
 import sys
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
 import cabildo_kernels as kernels
 from cabildo_kernels.threads import threads_for
 from cabildo_trainer.consensus.commands.progress_bar import ProgressBar
 from cabildo_trainer.consensus.context import Context, Need
-from cabildo_trainer.consensus.errors import ImpossibleSetting, MissingInput
+from cabildo_trainer.consensus.errors import (
+    EvaluatorFailed,
+    ImpossibleSetting,
+    ManifestMismatch,
+    MissingInput,
+)
+from cabildo_trainer.consensus.exclusions import MALFORMED, check_keys
 from cabildo_trainer.consensus.files.candidates import CandidateFolder
+from cabildo_trainer.consensus.files.companions import (
+    companions_of,
+    facts_with,
+    shared_companions,
+)
 from cabildo_trainer.consensus.files.file_sinks import LARGEST_SHARD_BYTES, SafetensorsSink
 from cabildo_trainer.consensus.files.file_sources import FileModel
 from cabildo_trainer.consensus.files.read_ahead import ReadAhead
@@ -38,12 +50,27 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cabildo_api.merge_result import MergeResult
+    from cabildo_trainer.consensus.errors import ConsensusError
+    from cabildo_trainer.consensus.exclusions import Field
     from cabildo_trainer.consensus.privacy.ledger_file import Charge
     from cabildo_trainer.consensus.rule import Rule
 
 TILES_BYTES: Final = 48 << 20
 """What all models' tiles in memory take together: the one in use and the one read ahead."""
 MOST_SUPERBLOCKS_A_TILE: Final = 64
+_OWNERS_DOING: Final = frozenset(
+    {
+        errno.EACCES,
+        errno.EISDIR,
+        errno.ELOOP,
+        errno.ENAMETOOLONG,
+        errno.ENOENT,
+        errno.ENOTDIR,
+        errno.EPERM,
+    }
+)
+"""What may fail within a model's folder because of what is in it. A storage that fails, or too many
+open files, is no participant's fault."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,16 +137,25 @@ def run_merge(request: MergeRequest, *, progress: TextIO | None) -> MergeResult:
     rule = rule_from_parameters(request.rule, request.parameters)
     if not request.models:
         raise MissingInput("no model is given", remedy="Give each one as --model KEY=PATH.")
+    check_keys([*request.models, *request.faulty, *request.absent])
     threads = threads_for(sys.maxsize, asked=request.threads)
     with ExitStack() as stack:
         read_ahead = stack.enter_context(ReadAhead(threads=threads))
         opened = _Opened(stack=stack, read_ahead=read_ahead)
-        inputs = [opened.model(key, path) for key, path in request.models.items()]
+        inputs, malformed = _inputs(request, opened, stream=progress)
+        request = replace(request, faulty={**malformed, **request.faulty})
         charge = _charge(request, rule, stack)
         context = _context(request, opened, inputs, threads=threads, charge=charge)
-        sink = stack.enter_context(_sink(request, inputs, context))
+        sink = stack.enter_context(_sink(request, context))
         bar = opened.start_bar(rule, context, inputs, stream=progress)
-        result = merge(inputs, rule, context, sink=sink, output_dtype=request.output_dtype)
+        result = merge(
+            inputs,
+            rule,
+            context,
+            sink=sink,
+            output_dtype=request.output_dtype,
+            on_field=lambda field: _describe(sink, field, context),
+        )
         if charge is not None:
             charge.settle(result)
         if bar is not None:
@@ -162,6 +198,39 @@ class _Opened:
     def _add(self, count: int) -> None:
         if self.bar is not None:
             self.bar.add(count)
+
+
+def _inputs(
+    request: MergeRequest, opened: _Opened, *, stream: TextIO | None
+) -> tuple[list[FileModel], dict[str, str]]:
+    """Returns the models, and the participants that damaged files prove faulty.
+
+    A participant whose bytes are no model has no more right to end the round than one with NaN.
+    """
+    inputs: list[FileModel] = []
+    malformed: dict[str, str] = {}
+    gone = request.faulty.keys() | request.absent
+    for key, path in request.models.items():
+        try:
+            inputs.append(opened.model(key, path))
+        except (ManifestMismatch, MissingInput) as error:
+            malformed |= {} if key in gone else {key: MALFORMED}
+            room = request.maximum_faulty - len(request.faulty)
+            rest = len(request.models) - len(gone & request.models.keys()) - len(malformed)
+            if not _is_malformed(error, path) or len(malformed) > room or rest < 1:
+                raise
+            if stream is not None:
+                stream.write(f"{key} is left out: {error}\n")
+    return inputs, malformed
+
+
+def _is_malformed(error: ConsensusError, path: Path) -> bool:
+    """Returns whether it is the model's fault; a path that leads nowhere is the caller's."""
+    if isinstance(error, ManifestMismatch):
+        return True
+    cause = error.__cause__
+    theirs = cause is None or (isinstance(cause, OSError) and cause.errno in _OWNERS_DOING)
+    return theirs and path.is_dir()
 
 
 def _charge(request: MergeRequest, rule: Rule, stack: ExitStack) -> Charge | None:
@@ -233,22 +302,36 @@ def _chunk_elements(inputs: list[FileModel]) -> int:
     return kernels.SUPERBLOCK * max(1, min(MOST_SUPERBLOCKS_A_TILE, fitting))
 
 
-def _sink(request: MergeRequest, inputs: list[FileModel], context: Context) -> SafetensorsSink:
-    """Returns the sink; config and tokenizer are the base's, or else the first participant's."""
-    first = min(inputs, key=lambda model: model.key.encode())
-    pattern = context.base if isinstance(context.base, FileModel) else first
-    facts = ModelFacts(
-        config_digest=pattern.facts.config_digest,
-        tokenizer_digest=pattern.facts.tokenizer_digest,
-        tied_names=pattern.facts.tied_names,
-    )
+def _sink(request: MergeRequest, context: Context) -> SafetensorsSink:
+    """Returns the sink; what lies beside the model is told later, by `_describe`."""
     return SafetensorsSink(
         request.output,
-        facts=facts,
+        facts=ModelFacts(),
         base=context.base,
-        companions=pattern.files.companions,
         largest_shard_bytes=request.largest_shard_bytes,
     )
+
+
+def _describe(sink: SafetensorsSink, field: Field, context: Context) -> None:
+    """Chooses config, tokenizer and their like: a trusted model's, or what participants share."""
+    models = [model for model in field.sources if isinstance(model, FileModel)]
+    trusted = context.previous if context.base is None else context.base
+    if isinstance(trusted, FileModel):
+        companions, like = companions_of(trusted), trusted
+        _refuse_other_tokenizer(trusted, models[0])
+    else:
+        companions, like = shared_companions(models, f=field.f), models[0]
+    sink.describe(facts=facts_with(companions, like=like), companions=tuple(companions.values()))
+
+
+def _refuse_other_tokenizer(trusted: FileModel, model: FileModel) -> None:
+    """Refuses to put a tokenizer beside a model of another one; participants share theirs."""
+    given, used = trusted.facts.tokenizer_digest, model.facts.tokenizer_digest
+    if given is not None and used is not None and given != used:
+        raise ManifestMismatch(
+            f"the tokenizer differs between {trusted.key!r} and {model.key!r}: {given} and {used}",
+            remedy="Give the model that the participants started from.",
+        )
 
 
 def _imported(place: str, *, method: str, option: str) -> Any:
@@ -261,12 +344,23 @@ def _imported(place: str, *, method: str, option: str) -> Any:
         found: Any = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
         raise MissingInput(f"{option} {place}: {error}", remedy=remedy) from error
+    except Exception as error:
+        raise _evaluator_failed(f"{option} {place}: the module", error) from error
     if isinstance(found, type) or (not hasattr(found, method) and callable(found)):
         make: Callable[[], Any] = found
-        found = make()
+        try:
+            found = make()
+        except Exception as error:
+            raise _evaluator_failed(f"{option} {place}: making it", error) from error
     if not hasattr(found, method):
         raise ImpossibleSetting(f"{option} {place} has no {method}(model)", remedy=remedy)
     return found
+
+
+def _evaluator_failed(what: str, error: Exception) -> EvaluatorFailed:
+    return EvaluatorFailed(
+        f"{what} failed: {type(error).__name__}: {error}", remedy="Mend it, or its data."
+    )
 
 
 def _allow_open_files(count: int) -> None:

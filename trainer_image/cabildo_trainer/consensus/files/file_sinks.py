@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from cabildo_trainer.consensus.files.companions import Companion
     from cabildo_trainer.consensus.sources import ModelSource, TensorSpec
 
 LARGEST_SHARD_BYTES: Final = 5_000_000_000
@@ -95,7 +96,7 @@ class SafetensorsSink:
         facts: What is known of the merged model beside its tensors.
         base: The model that it is based on: its digest is asked for at the end, when a merge has
             read it anyway.
-        companions: Files that are copied beside it.
+        companions: Files that are copied beside it; `describe` may give them later.
         largest_shard_bytes: Tensors' bytes of a file, unless a single tensor has more.
         durable: Whether it waits for the storage; a candidate need not outlive the program.
 
@@ -109,7 +110,7 @@ class SafetensorsSink:
         *,
         facts: ModelFacts,
         base: ModelSource | None = None,
-        companions: Sequence[Path] = (),
+        companions: Sequence[Companion] = (),
         largest_shard_bytes: int = LARGEST_SHARD_BYTES,
         durable: bool = True,
     ) -> None:
@@ -129,6 +130,11 @@ class SafetensorsSink:
         self._flusher = ThreadPoolExecutor(max_workers=1, thread_name_prefix="flush")
         self._error: BaseException | None = None
         self.manifest: Manifest | None = None
+
+    def describe(self, *, facts: ModelFacts, companions: Sequence[Companion]) -> None:
+        """Sets what is known of the merged model, and what goes beside it, before it begins."""
+        self._facts = facts
+        self._companions = companions
 
     def begin(self, tensors: Mapping[str, TensorSpec]) -> None:
         """Starts a model. Called again, it throws away what was written since the last call.
@@ -289,7 +295,7 @@ class SafetensorsSink:
             index = {"metadata": {"total_size": total}, "weight_map": files}
             write_synced(folder / INDEX_FILE, json.dumps(index, indent=2).encode() + b"\n")
         for file in self._companions:
-            write_synced(folder / file.name, file.read_bytes())
+            write_synced(folder / file.path.name, file.read())
         write_synced(folder / MANIFEST_FILE, manifest.to_bytes() + b"\n")
 
 

@@ -220,7 +220,7 @@ def _weight_map(index: Path) -> dict[str, str]:
         raise ManifestMismatch(f"{index} has no weight_map", remedy="Export the model again.")
     for name, file in weight_map.items():
         plain = isinstance(file, str) and file == os.path.basename(file) and len(file) > len(SUFFIX)  # noqa: PTH119 - the text of the name, not a path
-        if not plain or not file.endswith(SUFFIX):
+        if not plain or not file.isprintable() or not file.endswith(SUFFIX):
             raise ManifestMismatch(
                 f"{index} puts tensor {name!r} into {file!r}, which is not the name of a"
                 " safetensors file in the same folder",
@@ -306,9 +306,18 @@ def _tied_by_metadata(headers: Iterable[Header]) -> tuple[tuple[str, ...], ...]:
 
 
 def _tokenizer_digest(folder: Path) -> str | None:
-    digests = {
-        name: _file_digest(folder / name) for name in TOKEN_FILES if (folder / name).is_file()
-    }
+    return tokenizer_digest_of(
+        {name: _file_digest(folder / name) for name in TOKEN_FILES if (folder / name).is_file()}
+    )
+
+
+def tokenizer_digest_of(sha256_by_name: Mapping[str, str]) -> str | None:
+    """Returns the tokenizer digest of files with these SHA-256 (others than its own are left out).
+
+    Args:
+        sha256_by_name: Hexadecimal SHA-256 by file name.
+    """
+    digests = {name: sha for name, sha in sha256_by_name.items() if name in TOKEN_FILES}
     return digest_of(canonical_json(digests)) if digests else None
 
 

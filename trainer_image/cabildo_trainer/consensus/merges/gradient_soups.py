@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, ClassVar, Final, Literal
 from cabildo_trainer.consensus.context import Need
 from cabildo_trainer.consensus.decision import Candidate, Decision
 from cabildo_trainer.consensus.elementary import softmax
-from cabildo_trainer.consensus.errors import ImpossibleSetting, MissingInput
+from cabildo_trainer.consensus.errors import ImpossibleSetting
 from cabildo_trainer.consensus.merges.simplex import (
     Method,
     Penalised,
@@ -26,6 +26,7 @@ from cabildo_trainer.consensus.merges.simplex import (
     minimise,
     uniform,
 )
+from cabildo_trainer.consensus.merges.soups import refuse_non_finite
 from cabildo_trainer.consensus.merges.tensor_grams import tensor_dots
 from cabildo_trainer.consensus.merges.weights import convex_weights
 from cabildo_trainer.consensus.ordered import ordered_sum
@@ -68,10 +69,7 @@ class ModelLoss:
 
     def by_tensor(self, recipe: Recipe) -> dict[str, Weights]:
         """Returns <dL/dw, x_i> for every tensor and row at what a recipe makes."""
-        gradient = self._session.context.gradient
-        if gradient is None:
-            raise MissingInput("the rule follows a gradient, and none was given")
-        slope = gradient.gradient(self._model(recipe))
+        slope = self._session.gradient_at(self._model(recipe))
         return {
             name: tuple(float(value) for value in products)
             for name, products in tensor_dots(self._session, slope, base=None)
@@ -133,6 +131,7 @@ class SimplexWeights(Rule):
 
 
 def _decision(found: Solution) -> Decision:
+    refuse_non_finite(found.value)
     used = tuple(weight > 0.0 for weight in found.weights)
     return Decision(
         recipe=WeightedSum(weights=found.weights),
@@ -217,6 +216,7 @@ class LearnedSoup(Rule):
         steps: int,
         n: int,
     ) -> Decision:
+        refuse_non_finite(loss)
         recipe = _recipe(theta, layers)
         sums = _by_layer(objective.by_tensor(recipe), layers, n=n)
         gap = ordered_sum(

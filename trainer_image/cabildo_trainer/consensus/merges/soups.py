@@ -7,6 +7,7 @@ initialisations, which do not mix. Next: `merging.py`.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Final
 
@@ -120,6 +121,11 @@ class IncrementalSoup(Rule):
     order: tuple[str, ...] = ()
 
     @property
+    def named(self) -> frozenset[str]:
+        """Those in the order."""
+        return frozenset(self.order)
+
+    @property
     def needs(self) -> frozenset[Need]:
         """A trusted loss."""
         return frozenset({Need.EVALUATOR})
@@ -140,6 +146,15 @@ class IncrementalSoup(Rule):
             )
         arrived = [session.keys.index(key) for key in self.order if key in session.keys]
         return _gated(session, arrived or list(range(session.n)), losses=None)
+
+
+def refuse_non_finite(loss: float) -> None:
+    """Refuses a soup that the trusted loss says nothing of."""
+    if not math.isfinite(loss):
+        raise ImpossibleSetting(
+            "the soup has no finite loss on the trusted data: nothing says what belongs in it",
+            remedy="look at the trusted data and the evaluator",
+        )
 
 
 def _gated(session: Session, order: Sequence[int], *, losses: Sequence[float] | None) -> Decision:
@@ -166,6 +181,7 @@ def _gated(session: Session, order: Sequence[int], *, losses: Sequence[float] | 
         if better:
             chosen.append(row)
             best = loss
+    refuse_non_finite(best)
     recipe = mean_of(tuple(chosen), n=n)
     return Decision(
         recipe=recipe,

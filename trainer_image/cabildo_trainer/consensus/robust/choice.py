@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from cabildo_api.consensus_limits import limit_of
 from cabildo_trainer.consensus.context import Need
 from cabildo_trainer.consensus.decision import Candidate, Decision
-from cabildo_trainer.consensus.errors import ImpossibleSetting
+from cabildo_trainer.consensus.errors import ImpossibleSetting, MissingInput
 from cabildo_trainer.consensus.robust.columns import TrimmedMean
 from cabildo_trainer.consensus.robust.krum import MultiKrum
 from cabildo_trainer.consensus.robust.means import WeightedMean
@@ -28,6 +28,8 @@ from cabildo_trainer.consensus.rule import Rule
 if TYPE_CHECKING:
     from cabildo_trainer.consensus.passes import Session
 
+NON_FINITE_LOSS: Final = "NonFiniteLoss"
+"""Why a candidate was not picked: its loss on the trusted data is NaN or infinite."""
 DEFAULT: tuple[Rule, ...] = (
     WeightedMean(),
     TrimmedMean(),
@@ -87,26 +89,35 @@ class Auto(Rule):
             if reason:
                 seen.append(Candidate(name=rule.label, loss=None, reason=reason))
                 continue
-            decision = rule.decide(session)
-            loss = session.loss(decision.recipe, key=rule.label)
+            try:
+                decision = rule.decide(session)
+                loss = session.loss(decision.recipe, key=rule.label)
+            except (ImpossibleSetting, MissingInput) as error:
+                seen.append(Candidate(name=rule.label, loss=None, reason=str(error)))
+                continue
             seen.append(Candidate(name=rule.label, loss=loss))
             if loss < lowest:
                 best, picked, lowest = decision, index, loss
         if best is None:
+            reasons = "".join(f"; {item.name}: {item.reason}" for item in seen if item.reason)
             raise ImpossibleSetting(
-                "auto: no candidate has a finite loss on the trusted data",
+                f"auto: no candidate has a finite loss on the trusted data{reasons}",
                 remedy="look at the trusted data and the evaluator",
             )
         candidates = tuple(
-            replace(item, picked=index == picked, reason=item.reason or _not_best(index, picked))
+            replace(
+                item, picked=index == picked, reason=item.reason or _not_best(item, index, picked)
+            )
             for index, item in enumerate(seen)
         )
         diagnostics = {**best.diagnostics, "picked": seen[picked].name}
         return replace(best, candidates=candidates, diagnostics=diagnostics)
 
 
-def _not_best(index: int, picked: int) -> str:
-    return "" if index == picked else "HigherLoss"
+def _not_best(item: Candidate, index: int, picked: int) -> str:
+    if index == picked:
+        return ""
+    return "HigherLoss" if item.loss is not None and math.isfinite(item.loss) else NON_FINITE_LOSS
 
 
 def refusal(rule: Rule, *, n: int, f: int) -> str:

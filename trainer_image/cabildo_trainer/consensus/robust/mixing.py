@@ -120,6 +120,11 @@ class Bucketing(PreAggregation):
     size: int = 2
 
     @property
+    def named(self) -> frozenset[str]:
+        """None: what the inner rule names are buckets."""
+        return frozenset()
+
+    @property
     def needs(self) -> frozenset[Need]:
         """The seed, and what the inner rule needs."""
         return self.rule.needs | {Need.SEED}

@@ -120,6 +120,15 @@ class Zeno(Rule):
             norms, digest = gram.squared_norms(), gram.digest
         costs = [loss + self.rho * float(norm) for loss, norm in zip(losses, norms, strict=True)]
         rows = session.order(costs)[: session.n - session.f]
+        finite = sum(math.isfinite(cost) for cost in costs)
+        require(
+            Check(
+                holds=finite >= len(rows),
+                arithmetic=f"zeno takes n - f = {session.n} - {session.f} = {len(rows)} models, and"
+                f" {finite} have a finite loss on the trusted data",
+                remedy="look at the trusted data and the evaluator",
+            )
+        )
         decision = selection(session, rows, scores=costs, gram_digest=digest)
         candidates = tuple(
             Candidate(
