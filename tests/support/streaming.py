@@ -63,9 +63,7 @@ class Streamed:
     seconds: float
 
 
-def make_models(
-    folder: Path, *, models: int, size_bytes: int, columns: int = 0
-) -> dict[str, Path]:
+def make_models(folder: Path, *, models: int, size_bytes: int, columns: int = 0) -> dict[str, Path]:
     """Write float32 models of distinct bytes, some tensors each; return their paths by key.
 
     Tensors are vectors, or with `columns` matrices of as many whole rows as fit.

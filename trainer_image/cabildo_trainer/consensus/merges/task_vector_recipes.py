@@ -195,7 +195,9 @@ class RankDropped(Dropped):
         # Magnitudes sort as their bits do. Behind them the place from the row's end: all keys
         # differ, and the earlier of two equal entries counts as the larger one, as elsewhere.
         places = np.arange(length - 1, -1, -1, dtype=np.uint64)
-        keys = (sizes.view(np.uint32).reshape(-1, length).astype(np.uint64) << np.uint64(32)) | places
+        keys = sizes.view(np.uint32).reshape(-1, length).astype(np.uint64)
+        keys <<= np.uint64(32)
+        keys |= places
         keys.sort(axis=1)
         keys &= np.uint64(0xFFFF_FFFF)
         order = keys.view(np.int64)
