@@ -36,7 +36,7 @@ def write(model: MemoryModel, folder: Path, *, shards: int) -> Path:
     if shards == 1:
         save_file(arrays, folder / "model.safetensors")
         return folder
-    weight_map = {}
+    weight_map: dict[str, str] = {}
     for shard in range(shards):
         file = f"model-{shard + 1:05d}-of-{shards:05d}.safetensors"
         part = {name: arrays[name] for name in sorted(arrays)[shard::shards]}
