@@ -65,6 +65,15 @@ def recipes(folder: Path) -> dict[str, dict[str, Any]]:
     def outliers(number: int) -> dict[str, float]:
         return {**dense(number), "gamma": 0.05}
 
+    def whole(number: int) -> dict[str, float]:
+        return {**weight(number), "density": 1.0}
+
+    def whole_ranked(number: int) -> dict[str, float]:
+        return {**whole(number), "epsilon": 0.0}
+
+    def ranked(number: int) -> dict[str, float]:
+        return {**dense(number), "epsilon": 0.2}
+
     slerp = body(folder, "slerp", base_model=str(folder / "m1" / "model.safetensors"))
     slerp |= {"models": slerp["models"][:2], "parameters": {"t": 0.3}}
     return {
@@ -86,12 +95,24 @@ def recipes(folder: Path) -> dict[str, dict[str, Any]]:
         "breadcrumbs": body(folder, "breadcrumbs", own=outliers, **base),
         "breadcrumbs_ties": body(folder, "breadcrumbs_ties", own=outliers, **base),
         "dare_linear": body(folder, "dare_linear", own=dense, **base),
-        "della_linear": body(
-            folder, "della_linear", own=lambda n: {**dense(n), "epsilon": 0.2}, **base
-        ),
+        "dare_ties": body(folder, "dare_ties", own=dense, **base),
+        "della_linear": body(folder, "della_linear", own=ranked, **base),
+        "della": body(folder, "della", own=ranked, **base),
+        # All entries are kept: nothing depends on what is drawn.
+        **{
+            f"{method}-whole": body(
+                folder,
+                method,
+                own=whole_ranked if method.startswith("della") else whole,
+                **base,
+                parameters={"lambda": 0.8},
+            )
+            for method in DRAWN
+        },
     }
 
 
+DRAWN = ("dare_linear", "dare_ties", "della_linear", "della")
 DETERMINISTIC = [
     "linear",
     "linear-plain",
@@ -106,6 +127,7 @@ DETERMINISTIC = [
     "ties-plain",
     "breadcrumbs",
     "breadcrumbs_ties",
+    *(f"{method}-whole" for method in DRAWN),
 ]
 
 
@@ -153,7 +175,7 @@ def test_a_recipe_gives_mergekits_model(merged: dict[str, tuple[Any, Any]], name
         assert np.count_nonzero(off > 1e-4 * moved) <= off.size / 1000, (tensor, off.max(), moved)
 
 
-@pytest.mark.parametrize("name", ["dare_linear", "della_linear"])
+@pytest.mark.parametrize("name", DRAWN)
 def test_what_is_drawn_keeps_as_much_in_small_and_large_entries_as_mergekit(
     merged: dict[str, tuple[Any, Any]], name: str
 ) -> None:

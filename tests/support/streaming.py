@@ -63,11 +63,16 @@ class Streamed:
     seconds: float
 
 
-def make_models(folder: Path, *, models: int, size_bytes: int) -> dict[str, Path]:
-    """Write float32 models of distinct bytes, some tensors each; return their paths by key."""
+def make_models(folder: Path, *, models: int, size_bytes: int, columns: int = 0) -> dict[str, Path]:
+    """Write float32 models of distinct bytes, some tensors each; return their paths by key.
+
+    Tensors are vectors, or with `columns` matrices of as many whole rows as fit.
+    """
     elements = size_bytes // TENSORS // 4
+    rows = elements // columns if columns else 0
+    elements = rows * columns or elements
     specs = {
-        name: TensorSpec(name=name, dtype="F32", shape=(elements,))
+        name: TensorSpec(name=name, dtype="F32", shape=(rows, columns) if rows else (elements,))
         for name in (f"layer{number}.weight" for number in range(TENSORS))
     }
     header = header_bytes(specs, {"format": "pt"})

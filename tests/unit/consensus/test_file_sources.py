@@ -121,6 +121,27 @@ def test_a_pass_reads_and_hashes_each_byte_once(tmp_path: Path, read_ahead: Read
         assert sum(counts) == 3 * model.files.size_bytes
 
 
+@pytest.mark.parametrize("steps", [(20, 11, 7), (7, 11, 20), (11, 20, 13)])
+def test_steps_of_another_length_in_each_tensor_read_each_byte_once(
+    tmp_path: Path, read_ahead: ReadAhead, steps: tuple[int, int, int]
+) -> None:
+    """As passes by whole rows have them; only a step longer than all before it is not foreseen."""
+    counts: list[int] = []
+    tensors = {name: arrays(number)["b"] for number, name in enumerate("abc")}
+    path = tmp_path / "m.safetensors"
+    save_file(tensors, path)
+    with FileModel.open("m", path, read_ahead=read_ahead, on_bytes=counts.append) as model:
+        for number in (1, 2, 3):
+            counts.clear()
+            for (name, array), step in zip(tensors.items(), steps, strict=True):
+                for start in range(0, array.size, step):
+                    stop = min(start + step, array.size)
+                    values = model.read(name, start, stop)
+                    assert np.array_equal(values, array.reshape(-1)[start:stop])
+            if number > 1 or steps[0] == max(steps):
+                assert sum(counts) == model.files.size_bytes
+
+
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(
     st.lists(st.tuples(st.sampled_from(["a", "b", "é"]), st.integers(0, 99), st.integers(0, 99)))

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+from dataclasses import fields
 from pathlib import Path
 
 import byzfl
 
 from cabildo_trainer.consensus.commands.mergekit_recipes import METHODS
+from cabildo_trainer.consensus.context import Need
 from cabildo_trainer.consensus.federated.optimizers import OPTIMIZERS
+from cabildo_trainer.consensus.robust.trusted import Monna
 from cabildo_trainer.consensus.rules import RULES
 
 PAGE = Path(__file__).parents[3] / "docs" / "consensus-names.md"
@@ -47,6 +50,15 @@ def test_names_of_byzfl_are_byzfls() -> None:
 
 def test_names_of_mergekit_are_those_that_our_reader_translates() -> None:
     assert set(names("mergekit")) == set(METHODS)
+
+
+def test_what_monna_is_around_is_what_the_rule_takes() -> None:
+    (differs,) = (row[-1] for row in rows() if row[0] == "`monna`")
+    assert {field.name for field in fields(Monna)} == {"reference"}
+    assert "`reference`" in differs
+    assert "root update" in differs
+    assert Monna().needs == {Need.ROOT_UPDATE}
+    assert not Monna(reference="p0").needs
 
 
 def test_all_of_byzfls_aggregators_and_steps_before_them_are_there() -> None:

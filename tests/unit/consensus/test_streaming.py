@@ -30,3 +30,22 @@ def test_models_four_times_as_large_take_no_more_memory(tmp_path: Path) -> None:
     assert large < 256 * MEBIBYTE
     assert large < MODELS * 64 * MEBIBYTE / 2
     assert large <= 1.1 * small
+
+
+def test_ranks_are_taken_in_rows_of_any_length_without_whole_tensors(tmp_path: Path) -> None:
+    """50 257 has no factor in common with a superblock; a vocabulary has that many words."""
+    peaks = {}
+    for size_bytes in (8 * MEBIBYTE, 24 * MEBIBYTE):
+        folder = tmp_path / str(size_bytes)
+        folder.mkdir()
+        paths = make_models(folder, models=MODELS, size_bytes=size_bytes, columns=50_257)
+        options = ["--rule", "della", "--seed", "00ff", "--threads", "2"]
+        cost = merged(paths, folder / "out", *options, "--base", str(paths["p00"]))
+        peaks[size_bytes] = cost.peak_bytes
+        # One pass over the models and the base; the rows that fit may be a little less.
+        assert cost.read_bytes <= (MODELS + 1) * size_bytes
+        for path in paths.values():
+            path.unlink()
+    small, large = peaks.values()
+    assert large < 256 * MEBIBYTE
+    assert large <= 1.1 * small

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from cabildo_kernels import SUPERBLOCK
 from cabildo_trainer.consensus.context import Context
 from cabildo_trainer.consensus.errors import ImpossibleSetting, NonFiniteInput
+from cabildo_trainer.consensus.merges import task_vector_recipes
 from cabildo_trainer.consensus.merges.sce import Sce
 from cabildo_trainer.consensus.merges.task_vectors import (
     Breadcrumbs,
@@ -168,6 +170,27 @@ def test_bfloat16_models_stream_to_the_same_bits_in_any_chunks(rule: Rule) -> No
         for chunk, threads in ((0, 1), (24_576, 2))
     }
     assert len(results) == 1
+
+
+@pytest.mark.parametrize("rule", [Della(), Dare()])
+@pytest.mark.parametrize("columns", [768, 1000])
+def test_drops_have_the_same_bits_however_chunks_and_parts_are_cut(
+    rule: Rule, columns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By rows, by whole tensors and, where they end with rows as well, by superblocks."""
+    rng = np.random.default_rng(6)
+    rows = 3 * SUPERBLOCK // columns + 5
+    base, *models = rng.normal(scale=0.02, size=(4, rows, columns))
+    one_chunk = rows * columns
+    digests = set()
+    for part in (1, task_vector_recipes.PART_ELEMENTS, one_chunk):
+        monkeypatch.setattr(task_vector_recipes, "PART_ELEMENTS", part)
+        for chunk, threads in ((SUPERBLOCK, 1), (2 * SUPERBLOCK, 2), (one_chunk, 2)):
+            if part == 1 and (isinstance(rule, Dare) or threads > 1):
+                continue
+            merged = run(rule, base, *models, chunk_elements=chunk, threads=threads)
+            digests.add(merged.model().digest)
+    assert len(digests) == 1
 
 
 def test_sce_gives_no_weight_to_models_that_did_not_move() -> None:

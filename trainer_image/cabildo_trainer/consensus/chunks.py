@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Elements [start, stop) of a floating tensor; `start` is a multiple of a superblock.
+    """Elements [start, stop) of a floating tensor.
+
+    `start` is a multiple of a superblock, or of the unit of a recipe that names one.
 
     Attributes:
         spec: The tensor.
@@ -113,6 +115,14 @@ class Chunk:
         """Returns the chunk with other rows, such as mixtures of the participants'."""
         given = tuple(rows)
         return replace(self, keys=keys, dtype=dtype, read_row=given.__getitem__)
+
+    def part(self, start: int, stop: int) -> Chunk:
+        """Returns elements [start, stop) of the tensor, which the chunk holds, as a chunk."""
+
+        def read_row(index: int) -> NDArray[Any]:
+            return self.read_row(index)[start - self.start : stop - self.start]
+
+        return replace(self, start=start, stop=stop, read_row=read_row)
 
     @contextmanager
     def naming(self, keys: Sequence[str] | None = None) -> Iterator[None]:

@@ -1,7 +1,7 @@
 """What a rule decides from: passes over the inputs, in the one order of the grid.
 
-Tensors go in byte order of name, chunks from the first element on, always whole superblocks, so
-the chunk size never changes a bit.
+Tensors go in byte order of name, chunks from the first element on, always whole superblocks (or
+whole units of a recipe that names one), so the chunk size never changes a bit.
 
 Here: the session, its Gram matrix, and the pass that applies a recipe. Never here: a rule, or the
 exclusion of participants. Next: `merging.py`.
@@ -280,9 +280,14 @@ def gram_digest(matrix: NDArray[np.float64], *, keys: Sequence[str]) -> str:
 
 
 def spans(spec: TensorSpec, *, unit: int, size: int) -> Iterator[tuple[int, int]]:
-    """Yields [start, stop) of a tensor's chunks: multiples of a superblock and of the unit."""
-    step = math.lcm(unit, kernels.SUPERBLOCK)
-    step *= max(1, size // step)
+    """Yields [start, stop) of a tensor's chunks: whole superblocks, or else whole units.
+
+    Only sums over the grid need superblocks, and a recipe with a unit above 1 makes none. Chunks
+    of both would be as large as the tensor wherever a row's length has few factors in common with
+    a superblock.
+    """
+    part = unit if unit > 1 else kernels.SUPERBLOCK
+    step = part * max(1, size // part)
     for start in range(0, spec.size, step):
         yield start, min(start + step, spec.size)
 

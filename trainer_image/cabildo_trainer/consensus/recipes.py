@@ -45,7 +45,11 @@ class Recipe(ABC):
         """Returns the chunk's elements of the output, rounded once to `out_dtype`."""
 
     def unit(self, spec: TensorSpec) -> int:
-        """Returns what chunks of a tensor start and end at multiples of (or at its end)."""
+        """Returns what chunks of a tensor start and end at multiples of (or at its end).
+
+        1 is for superblocks, which sums over the grid need; a recipe with another unit makes none:
+        it works element by element, or in the unit as a whole.
+        """
         del spec
         return 1
 

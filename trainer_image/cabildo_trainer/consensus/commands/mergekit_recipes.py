@@ -272,15 +272,18 @@ def _key(path: Path, *, taken: Mapping[str, Path]) -> str:
 
 
 def _element_type(file: Path, body: dict[str, Any]) -> str | None:
+    """Returns what `out_dtype` says, or else `dtype`; both are looked at, whichever counts."""
+    named: list[str] = []
     for field_name in ("out_dtype", "dtype"):
         dtype = body.get(field_name)
-        if dtype is not None:
-            if dtype not in ELEMENT_TYPES:
-                raise _bad(
-                    file, f"{field_name} is {dtype!r}", remedy=f"Known: {', '.join(ELEMENT_TYPES)}."
-                )
-            return ELEMENT_TYPES[dtype]
-    return None
+        if dtype is None:
+            continue
+        if not isinstance(dtype, str) or dtype not in ELEMENT_TYPES:
+            raise _bad(
+                file, f"{field_name} is {dtype!r}", remedy=f"Known: {', '.join(ELEMENT_TYPES)}."
+            )
+        named.append(ELEMENT_TYPES[dtype])
+    return named[0] if named else None
 
 
 def _bad(file: Path, what: str, *, remedy: str = "") -> ImpossibleSetting:

@@ -251,7 +251,7 @@ class FileModel:
             else:
                 self._read_ahead.submit(job).result()
         self._now = tile
-        self._start_next(after=tile)
+        self._start_next(after=tile, begin=begin, end=end)
         return tile
 
     def _join(self) -> Tile | None:
@@ -262,29 +262,48 @@ class FileModel:
         done.result()
         return tile
 
-    def _start_next(self, *, after: Tile) -> None:
-        name, begin = after.name, after.end
-        if self._read_ahead is None or name not in self._position:
+    def _start_next(self, *, after: Tile, begin: int, end: int) -> None:
+        """Reads ahead what a pass that asked for this range asks for behind the tile.
+
+        Within a tensor its steps are even, so the bytes of a step that the tile ends within go on
+        to the next tile. The next tensor's step is only guessed: it can be another one.
+        """
+        name = after.name
+        step = end - begin
+        if self._read_ahead is None or name not in self._position or not step:
             return
-        if begin == self._ledgers[name].size_bytes:
+        if after.end == self._ledgers[name].size_bytes:
             following = self._position[name] + 1
             if following == len(self._order):
                 return
-            name, begin = self._order[following], 0
-        step = self._step_elements * ITEM_SIZES[self.tensors[name].dtype]
+            name, held = self._order[following], 0
+            begin, step = 0, self._step_bytes(name)
+        else:
+            held = (after.end - begin) % step
+            begin = after.end - held
         end = min(begin + step, self._ledgers[name].size_bytes)
         tile = Tile(name=name, begin=begin, content=self._buffers.take(end - begin))
-        self._next = (tile, self._read_ahead.submit(self._fill(tile)))
+        tile.content[:held] = after.content[after.content.size - held :]
+        self._next = (tile, self._read_ahead.submit(self._fill(tile, held=held)))
 
-    def _fill(self, tile: Tile) -> Job:
-        """Reads a tile: what was read before is checked, the rest is hashed for the first time."""
+    def _step_bytes(self, name: str) -> int:
+        """Returns the bytes of the longest step so far, in a tensor's element type."""
+        return self._step_elements * ITEM_SIZES[self.tensors[name].dtype]
+
+    def _fill(self, tile: Tile, *, held: int = 0) -> Job:
+        """Reads a tile: what was read before is checked, the rest is hashed for the first time.
+
+        Args:
+            tile: The tile.
+            held: How many of its first bytes it has from the tile before it.
+        """
         ledger = self._ledgers[tile.name]
-        if tile.begin >= ledger.known_bytes:
+        done = tile.begin + held
+        if done >= ledger.known_bytes:
             yield from self._settle()
-            yield from self._known_to(tile.name, tile.begin)
+            yield from self._known_to(tile.name, done)
         else:
-            yield from self._check_from(tile.name, tile.begin)
-        done = tile.begin
+            yield from self._check_from(tile.name, done)
         view = tile.content.data
         while done < tile.end:
             rest = view[done - tile.begin :]

@@ -5,9 +5,10 @@ of t_i count. Weights and scale are used as given. `normalize` divides by the su
 (of those that agree, where there is a vote) and is part of the result's parameters; it is on by
 default only in TIES and DELLA, whose papers define the disjoint mean.
 
-mergekit 0.1.5's recipes map one to one (compared by running it): task_arithmetic; ties; dare_linear
-and dare_ties (`dare` with elect none and sum); della_linear and della (elect none and sum, window =
-2 epsilon); breadcrumbs and breadcrumbs_ties; its lambda is our scale. Differences: our arithmetic
+mergekit 0.1.5's recipes map one to one (compared by running it, those that draw entry by entry only
+with everything kept, else by how much they keep): task_arithmetic; ties; dare_linear and dare_ties
+(`dare` with elect none and sum); della_linear and della (elect none and sum, window = 2 epsilon);
+breadcrumbs and breadcrumbs_ties; its lambda is our scale. Differences: our arithmetic
 is float32 and fp64 whatever the models are, ties go by index, an impossible density is refused, and
 kept random entries are divided by their probability as in the papers, where mergekit restores the
 tensor's L1 norm.
