@@ -390,9 +390,7 @@ def test_a_faulty_participant_cannot_take_away_what_the_others_share(folder: Pat
     assert (folder / "out" / "config.json").exists()
 
 
-@pytest.mark.parametrize(
-    ("faulty", "others"), [(0, ("p7",)), (1, ("p6", "p7")), (3, ("p4", "p5", "p6", "p7"))]
-)
+@pytest.mark.parametrize(("faulty", "others"), [(1, ("p6", "p7")), (3, ("p4", "p5", "p6", "p7"))])
 def test_what_honest_participants_disagree_on_is_refused_by_name(
     folder: Path, capsys: pytest.CaptureFixture[str], faulty: int, others: tuple[str, ...]
 ) -> None:
@@ -405,6 +403,19 @@ def test_what_honest_participants_disagree_on_is_refused_by_name(
     assert f"more than f = {faulty} of them" in said
     assert "--base" in said
     assert not (folder / "out").exists()
+
+
+def test_where_all_are_trusted_the_first_ones_files_are_taken_and_it_is_said(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    beside(folder, "p7", config=json.dumps({"model_type": "toy", "_name_or_path": "elsewhere"}))
+    assert (
+        main(["merge", *model_arguments(folder), "--rule", "median", "--output", f"{folder}/out"])
+        == 0
+    )
+    assert (folder / "out" / "config.json").read_text() == '{"model_type": "toy"}'
+    assert "config.json: participants' differ, p1's are taken" in capsys.readouterr().err
+    assert main(["verify", str(folder / "out")]) == 0
 
 
 @pytest.mark.parametrize("role", ["base", "previous"])

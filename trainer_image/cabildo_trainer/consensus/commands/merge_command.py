@@ -29,6 +29,7 @@ from cabildo_trainer.consensus.exclusions import MALFORMED, check_keys
 from cabildo_trainer.consensus.files.candidates import CandidateFolder
 from cabildo_trainer.consensus.files.companions import (
     companions_of,
+    differing_companions,
     facts_with,
     shared_companions,
 )
@@ -154,7 +155,7 @@ def run_merge(request: MergeRequest, *, progress: TextIO | None) -> MergeResult:
             context,
             sink=sink,
             output_dtype=request.output_dtype,
-            on_field=lambda field: _describe(sink, field, context),
+            on_field=lambda field: _describe(sink, field, context, stream=progress),
         )
         if charge is not None:
             charge.settle(result)
@@ -312,15 +313,24 @@ def _sink(request: MergeRequest, context: Context) -> SafetensorsSink:
     )
 
 
-def _describe(sink: SafetensorsSink, field: Field, context: Context) -> None:
+def _describe(
+    sink: SafetensorsSink, field: Field, context: Context, *, stream: TextIO | None
+) -> None:
     """Chooses config, tokenizer and their like: a trusted model's, or what participants share."""
     models = [model for model in field.sources if isinstance(model, FileModel)]
     trusted = context.previous if context.base is None else context.base
     if isinstance(trusted, FileModel):
         companions, like = companions_of(trusted), trusted
         _refuse_other_tokenizer(trusted, models[0])
-    else:
+    elif field.f > 0:
         companions, like = shared_companions(models, f=field.f), models[0]
+    else:
+        companions, like = companions_of(models[0]), models[0]
+        if stream is not None and (names := differing_companions(models)):
+            stream.write(
+                f"{', '.join(names)}: participants' differ, {like.key}'s are taken"
+                " (those of --base or --previous if one is given)\n"
+            )
     sink.describe(facts=facts_with(companions, like=like), companions=tuple(companions.values()))
 
 

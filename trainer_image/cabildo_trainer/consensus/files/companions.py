@@ -3,7 +3,9 @@
 They decide what a model does as much as its weights: a config may name code that is run, a template
 may put words into every prompt. So no single participant chooses them. They are a trusted model's
 where one is given. Else every file is taken in the form that more than f participants share, of
-whom one is honest; where two forms or none are so common, nobody can tell, and the merge ends.
+whom one is honest; where two forms or none are so common, nobody can tell, and the merge ends. With
+f = 0 all are trusted and the first one's are taken, as fine-tunes of one model often differ in a
+path or version that a tool wrote into their config; the merge says in which files.
 
 Here: that choice. Never here: copying (`file_sinks.py`) or who takes part (`../exclusions.py`).
 Next: `../commands/merge_command.py`, which asks for it.
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cabildo_trainer.consensus.files.file_sources import FileModel
+
+    Forms = dict[str, tuple["Companion | None", list[int]]]
 
 REMEDY: Final = (
     "Give --base (or --previous): its files are taken then. Or make the participants' files agree."
@@ -77,24 +81,36 @@ def shared_companions(models: Sequence[FileModel], *, f: int) -> dict[str, Compa
 
     Args:
         models: Of those who take part, at least one.
-        f: How many of them may be arbitrary.
+        f: How many of them may be arbitrary, 1 or more.
 
     Raises:
         ManifestMismatch: No form of a file is the only one that more than f of them share.
     """
-    found = [{path.name: _of_participant(path) for path in it.files.companions} for it in models]
     taken: dict[str, Companion] = {}
-    for name in COPIED_FILES:
-        forms: dict[str, list[int]] = {}
-        for row, companions in enumerate(found):
-            digest = companions[name].sha256 if name in companions else ""
-            forms.setdefault(digest, []).append(row)
-        common = [digest for digest, rows in forms.items() if len(rows) > f]
+    for name, forms in _forms(models).items():
+        common = [companion for companion, rows in forms.values() if len(rows) > f]
         if len(common) != 1:
             raise ManifestMismatch(_difference(name, forms, models, f=f), remedy=REMEDY)
-        if common[0]:
-            taken[name] = found[forms[common[0]][0]][name]
+        if common[0] is not None:
+            taken[name] = common[0]
     return taken
+
+
+def differing_companions(models: Sequence[FileModel]) -> list[str]:
+    """Returns the names of companions that the models do not all have in one form."""
+    return [name for name, forms in _forms(models).items() if len(forms) > 1]
+
+
+def _forms(models: Sequence[FileModel]) -> dict[str, Forms]:
+    """Returns name -> digest -> one companion of this form (None: no file), and whose it is."""
+    found = [{path.name: _of_participant(path) for path in it.files.companions} for it in models]
+    every: dict[str, Forms] = {name: {} for name in COPIED_FILES}
+    for name, forms in every.items():
+        for row, companions in enumerate(found):
+            companion = companions.get(name)
+            digest = "" if companion is None else companion.sha256
+            forms.setdefault(digest, (companion, []))[1].append(row)
+    return every
 
 
 def _of_participant(path: Path) -> Companion:
@@ -117,14 +133,12 @@ def facts_with(companions: dict[str, Companion], *, like: FileModel) -> ModelFac
     )
 
 
-def _difference(
-    name: str, forms: dict[str, list[int]], models: Sequence[FileModel], *, f: int
-) -> str:
-    largest = sorted(forms.items(), key=lambda item: -len(item[1]))[:2]
+def _difference(name: str, forms: Forms, models: Sequence[FileModel], *, f: int) -> str:
+    largest = sorted(forms.items(), key=lambda item: -len(item[1][1]))[:2]
     told = " and ".join(
         f"{', '.join(repr(models[row].key) for row in rows)}"
         f" ({DIGEST_PREFIX + digest if digest else 'none'})"
-        for digest, rows in largest
+        for digest, (_, rows) in largest
     )
     return (
         f"{name} differs between {told}: {len(forms)} forms among {len(models)} participants, and"
