@@ -80,7 +80,8 @@ class Auto(Rule):
         refusals = [refusal(rule, n=n, f=f) for rule in self.candidates]
         if all(refusals):
             raise ImpossibleSetting(
-                f"auto has no candidate for n = {n}, f = {f}: {'; '.join(refusals) or 'none named'}",
+                f"auto has no candidate for n = {n}, f = {f}:"
+                f" {'; '.join(refusals) or 'none named'}",
                 remedy="name a candidate that bears f of n, such as trimmedMean",
             )
 
