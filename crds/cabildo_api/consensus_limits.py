@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 MAXIMUM_PARTICIPANTS: Final = 64
-"""Rows that the kernels take."""
+"""Rows that the kernels take: the participants', and the trusted ones that a rule adds."""
 WHOLE_PERCENT: Final = 100
 MAXIMUM_SUBSETS: Final = 1_000_000
 """Subsets of n - f that a rule may search: MDA and SMEA."""
@@ -43,12 +43,15 @@ class RuleLimit:
         offset: Participants needed besides.
         bears_faults: Whether f may be above zero at all.
         searches_subsets: Whether all subsets of n - f are searched.
+        trusted_rows: Trusted models (the round's first model, a root update) that a pass takes as
+            rows of its own besides the participants'.
     """
 
     slope: int
     offset: int
     bears_faults: bool = True
     searches_subsets: bool = False
+    trusted_rows: int = 0
 
     def needed(self, f: int) -> int:
         """Returns the least n for f faults."""
@@ -56,7 +59,7 @@ class RuleLimit:
 
     def most_faults(self, n: int) -> int:
         """Returns the largest f for n participants, -1 when not even f = 0 is possible."""
-        if n < self.offset:
+        if n < self.offset or n + self.trusted_rows > MAXIMUM_PARTICIPANTS:
             return -1
         return (n - self.offset) // self.slope if self.bears_faults else 0
 
@@ -72,6 +75,8 @@ KRUM: Final = RuleLimit(slope=2, offset=3)
 SUBSETS: Final = RuleLimit(slope=2, offset=1, searches_subsets=True)
 TRUSTED_DATA: Final = RuleLimit(slope=1, offset=1)
 """Rules that look at data the aggregator trusts: one honest participant is enough."""
+MAJORITY_AND_TRUSTED_ROW: Final = RuleLimit(slope=2, offset=1, trusted_rows=1)
+TRUSTED_ROW: Final = RuleLimit(slope=1, offset=1, trusted_rows=1)
 
 RULE_LIMITS: Final[Mapping[str, RuleLimit]] = MappingProxyType(
     {
@@ -83,16 +88,16 @@ RULE_LIMITS: Final[Mapping[str, RuleLimit]] = MappingProxyType(
         "multiKrum": KRUM,
         "bulyan": RuleLimit(slope=4, offset=3),
         "geometricMedian": MAJORITY,
-        "centeredClipping": MAJORITY,
+        "centeredClipping": MAJORITY_AND_TRUSTED_ROW,
         "mda": SUBSETS,
         "smea": SUBSETS,
         "caf": MAJORITY,
         "nnm": MAJORITY,
         "bucketing": MAJORITY,
-        "normClip": MAJORITY,
-        "arc": MAJORITY,
-        "monna": MAJORITY,
-        "flTrust": TRUSTED_DATA,
+        "normClip": MAJORITY_AND_TRUSTED_ROW,
+        "arc": MAJORITY_AND_TRUSTED_ROW,
+        "monna": MAJORITY_AND_TRUSTED_ROW,
+        "flTrust": TRUSTED_ROW,
         "zeno": TRUSTED_DATA,
         "auto": TRUSTED_DATA,
     }
@@ -105,22 +110,26 @@ def limit_of(rule: str) -> RuleLimit:
     return RULE_LIMITS.get(rule, NO_FAULTS)
 
 
-def rule_limit(rule: str, *, n: int, f: int) -> Check:
+def rule_limit(rule: str, *, n: int, f: int, trusted_rows: int | None = None) -> Check:
     """Checks n and f against a rule's limit.
 
     Args:
         rule: Its name in the API.
         n: Participants.
         f: Participants that may be arbitrary.
+        trusted_rows: Rows besides the participants', where the rule's parameters (the rule inside
+            a wrapping one) say more than its name; None for what the name says.
     """
     limit = limit_of(rule)
-    if f < 0 or not 1 <= n <= MAXIMUM_PARTICIPANTS:
+    if f < 0:
         return Check(
             holds=False,
-            arithmetic=f"{rule} needs 1 <= n <= {MAXIMUM_PARTICIPANTS} and f >= 0:"
-            f" n = {n}, f = {f}",
-            remedy="change the number of participants",
+            arithmetic=f"{rule} needs f >= 0: f = {f}",
+            remedy="set maxFaulty to 0 or more",
         )
+    rows = rows_limit(rule, n=n, trusted_rows=trusted_rows)
+    if not rows.holds:
+        return rows
     if not limit.bears_faults:
         return Check(
             holds=f == 0,
@@ -146,6 +155,38 @@ def rule_limit(rule: str, *, n: int, f: int) -> Check:
     )
 
 
+def rows_limit(owner: str, *, n: int, trusted_rows: int | None = None) -> Check:
+    """Checks that participants and trusted rows together fit the kernels.
+
+    Args:
+        owner: The rule's name in the API, or what else passes over the rows.
+        n: Participants.
+        trusted_rows: As for `rule_limit`.
+    """
+    more = limit_of(owner).trusted_rows if trusted_rows is None else trusted_rows
+    most = MAXIMUM_PARTICIPANTS - more
+    if n < 1:
+        return Check(
+            holds=False,
+            arithmetic=f"{owner} needs n >= 1: n = {n}",
+            remedy="give the model of one participant at least",
+        )
+    if not more:
+        return Check(
+            holds=n <= most,
+            arithmetic=f"{owner} needs n <= {MAXIMUM_PARTICIPANTS}: n = {n}",
+            remedy=f"take at most {most} participants",
+        )
+    return Check(
+        holds=n <= most,
+        arithmetic=f"{owner} adds {more} trusted row to the participants', and the kernels take"
+        f" {MAXIMUM_PARTICIPANTS}: n + {more} <= {MAXIMUM_PARTICIPANTS}, n = {n},"
+        f" {n + more} {'<=' if n <= most else '>'} {MAXIMUM_PARTICIPANTS}",
+        remedy=f"take at most {most} participants, or a rule that adds no trusted row, such as"
+        " trimmedMean",
+    )
+
+
 def _more_or_fewer(limit: RuleLimit, *, n: int, f: int) -> str:
     most = limit.most_faults(n)
     more = f"add {limit.needed(f) - n} participants"
@@ -157,7 +198,11 @@ def _more_or_fewer(limit: RuleLimit, *, n: int, f: int) -> str:
 def bucketing_limit(*, n: int, f: int, size: int) -> Check:
     """Checks that buckets leave a majority without a fault: n > 2 f s in whole buckets."""
     if size < 1:
-        return Check(holds=False, arithmetic=f"bucketing needs a size >= 1: size = {size}")
+        return Check(
+            holds=False,
+            arithmetic=f"bucketing needs a size >= 1: size = {size}",
+            remedy="set size to 1 or more: 2 is the default, and 1 averages nothing",
+        )
     buckets = -(-n // size)
     relation = f"ceil({n} / {size}) = {buckets}"
     return Check(

@@ -11,6 +11,7 @@ import sys
 import pytest
 
 from cabildo_api.consensus_limits import (
+    MAXIMUM_PARTICIPANTS,
     RULE_LIMITS,
     after_exclusions,
     bucketing_limit,
@@ -103,6 +104,33 @@ def test_most_faults_is_the_largest_f_that_holds() -> None:
 )
 def test_buckets_leave_a_majority_without_faults(n: int, f: int, size: int, holds: bool) -> None:
     assert bucketing_limit(n=n, f=f, size=size).holds is holds
+
+
+def test_each_refused_number_has_a_remedy_of_its_own() -> None:
+    remedies = [
+        rule_limit("median", n=5, f=-1).remedy,
+        rule_limit("median", n=0, f=0).remedy,
+        rule_limit("median", n=65, f=1).remedy,
+        rule_limit("flTrust", n=64, f=1).remedy,
+        bucketing_limit(n=5, f=1, size=0).remedy,
+        bucketing_limit(n=5, f=2, size=2).remedy,
+    ]
+    assert len(set(remedies)) == len(remedies)
+    assert "maxFaulty" in remedies[0]
+    assert "64 participants" in remedies[2]
+    assert "63 participants" in remedies[3]
+    assert "set size" in remedies[4]
+
+
+def test_trusted_rows_count_as_rows() -> None:
+    for rule, limit in RULE_LIMITS.items():
+        room = MAXIMUM_PARTICIPANTS - limit.trusted_rows
+        for n in (MAXIMUM_PARTICIPANTS - 1, MAXIMUM_PARTICIPANTS):
+            assert rule_limit(rule, n=n, f=0).holds is (n <= room), (rule, n)
+            assert (limit.most_faults(n) >= 0) is (n <= room), (rule, n)
+    check = rule_limit("nnm", n=64, f=1, trusted_rows=1)
+    assert not check.holds
+    assert "n + 1 <= 64, n = 64, 65 > 64" in check.arithmetic
 
 
 def test_proven_faults_lower_both_and_absence_lowers_n_only() -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from cabildo_api.merge_result import MergeResult
 from cabildo_trainer.consensus.context import Context
 from cabildo_trainer.consensus.errors import (
     DigestMismatch,
@@ -32,6 +33,7 @@ from cabildo_trainer.consensus.federated.rounds import (
     ServerState,
     fed_avg_weights,
     federated_round,
+    replay_round,
 )
 from cabildo_trainer.consensus.merging import merge
 from cabildo_trainer.consensus.robust.columns import Median
@@ -161,6 +163,63 @@ def test_an_attacker_moves_a_robust_outer_step_no_further_than_its_aggregate() -
     result = server.round(rows, Median(), maximum_faulty=2)
     assert np.abs(flat(server.previous)).max() <= 0.7 * 1.9 * 6.0
     assert result.output_digest == server.previous.digest
+
+
+def replayed(result: MergeResult, given: list[MemoryModel], **changed: Any) -> ServerState:
+    """What a verifier makes of a result that came as JSON."""
+    read = MergeResult.model_validate_json(result.model_dump_json(by_alias=True))
+    name = str(read.diagnostics["serverOptimizer"])
+    (kind,) = [kind for kind in OPTIMIZERS if kind.name == name]
+    options = {
+        "keys": [item.key for item in read.participants],
+        "sink": MemorySink(),
+        "state_sinks": {state: MemorySink() for state in kind.states},
+        **changed,
+    }
+    context = options.pop("context")
+    return replay_round(given, read, context, **options)
+
+
+@pytest.mark.parametrize(
+    "optimizer", [FedAvgM(), FedAdam(decay=0.1 + 0.2), DiLoCo(learning_rate=1.0 / 3.0)]
+)
+def test_a_verifier_repeats_a_federated_round_from_its_result(optimizer: ServerOptimizer) -> None:
+    server, steps = Server(optimizer, np.random.default_rng(9).normal(size=SIZE)), rounds(2, n=7)
+    for rows in steps:
+        before, state = server.previous, dict(server.state)
+        result = server.round(rows, Median(), maximum_faulty=2)
+        given = [model(f"p{index}", row) for index, row in enumerate(rows)]
+        known = {"context": Context(previous=before, maximum_faulty=2), "state": state}
+        after = replayed(result, given, **known)
+        assert after.to_bytes() == server.record
+        assert after.model_digest == result.output_digest == server.previous.digest
+    aggregate = MemorySink()
+    merge(given, Median(), known["context"], sink=aggregate, output_dtype="F32")
+    assert result.diagnostics["aggregateDigest"] == aggregate.model().digest
+
+    def told(**diagnostics: Any) -> MergeResult:
+        return result.model_copy(update={"diagnostics": {**result.diagnostics, **diagnostics}})
+
+    other = replace(known["context"], previous=model("previous", np.ones(SIZE)))
+    with pytest.raises(DigestMismatch, match="the previous model is"):
+        replayed(result, given, **{**known, "context": other})
+    with pytest.raises(DigestMismatch, match="the state's momentum is"):
+        replayed(result, given, **{**known, "state": dict(server.state)})
+    with pytest.raises(MissingInput, match="momentum"):
+        replayed(result, given, **{**known, "state": {}})
+    with pytest.raises(DigestMismatch, match="the aggregate is"):
+        replayed(result, [model(item.key, np.zeros(SIZE)) for item in given], **known)
+    settings = optimizer.parameters() | {"learningRate": 0.25}
+    with pytest.raises(DigestMismatch, match="the new"):
+        replayed(told(serverSettings=json.dumps(settings)), given, **known)
+    with pytest.raises(DigestMismatch, match="the new state's momentum"):
+        replayed(told(**{"stateAfter.momentum": "sha256:00"}), given, **known)
+    changed = result.model_copy(update={"output_digest": before.digest})
+    with pytest.raises(DigestMismatch, match="the new model"):
+        replayed(changed, given, **known)
+    for broken in ({"serverSettings": "[]"}, {"serverRound": "none"}):
+        with pytest.raises(MissingInput, match="how a server stepped"):
+            replayed(told(**broken), given, **known)
 
 
 def test_interrupted_and_uninterrupted_runs_have_the_same_bytes() -> None:

@@ -34,7 +34,7 @@ from cabildo_trainer.consensus.privacy.discrete_gaussian import SCALE, NoiseStre
 from cabildo_trainer.consensus.privacy.dp_fed_avg import DpFedAvg
 from cabildo_trainer.consensus.privacy.ledger import Ledger, Privacy
 from cabildo_trainer.consensus.privacy.noise_key import NoiseKey
-from cabildo_trainer.consensus.privacy.noisy_sum import rounded
+from cabildo_trainer.consensus.privacy.noisy_sum import NoisySum, rounded
 from cabildo_trainer.consensus.privacy.publication import opening_of, published
 from cabildo_trainer.consensus.privacy.verification import verify_clipped_sum
 from cabildo_trainer.consensus.recipes import recipe_from_json
@@ -347,6 +347,30 @@ def test_under_sampling_the_public_part_does_not_say_who_was_drawn() -> None:
     assert open_part.participants == ()
     assert open_part.n == 10
     assert "p3" not in open_part.model_dump_json()
+
+
+def test_under_sampling_the_public_part_does_not_say_how_many_were_drawn() -> None:
+    parts = [published(run(scene(drawn), SAMPLED)[0]) for drawn in (6, 8)]
+    sealed = [len(part.recipe["sealed"]) for part in parts]
+    assert sealed[0] == sealed[1]
+    # Nothing else differs in length, or at all, but what the noise covers and what is derived.
+    secret = {"sealed", "commitment"}
+    for name in parts[0].recipe.keys() - secret:
+        assert parts[0].recipe[name] == parts[1].recipe[name]
+    for name in parts[0].diagnostics.keys() - {"clippedSum"}:
+        assert parts[0].diagnostics[name] == parts[1].diagnostics[name]
+    lengths = [len(part.model_dump_json(by_alias=True)) for part in parts]
+    assert lengths[0] == lengths[1]
+
+
+def test_a_seal_of_another_length_is_refused() -> None:
+    result, _ = run(scene())
+    recipe = recipe_from_json(dict(result.recipe))
+    assert isinstance(recipe, NoisySum)
+    short = KEY.seal(bytes(64), label=recipe.commitment.encode())
+    keys = [item.key for item in result.participants]
+    with pytest.raises(DigestMismatch, match="64 bytes"):
+        replay(scene(), replace(recipe, sealed=short), context(), keys=keys, sink=MemorySink())
 
 
 def test_sampling_costs_less_and_counts_the_rounds_that_nobody_is_drawn_for() -> None:

@@ -112,6 +112,43 @@ def test_a_key_made_of_the_recorded_seed_is_refused(seed: bytes) -> None:
     NoiseKey(SECRET).refuse_public(None)
 
 
+PUBLIC_SEED = hashlib.sha256(b"a public seed").digest() + b"and more of it"
+
+
+@pytest.mark.parametrize(
+    ("seed", "secret"),
+    [
+        (PUBLIC_SEED[:16], PUBLIC_SEED[:16].hex().encode()),
+        (PUBLIC_SEED[:16], PUBLIC_SEED[:16].hex().upper().encode()),
+        (PUBLIC_SEED[:12], PUBLIC_SEED[:12].hex().encode().ljust(32, b"\0")),
+        (PUBLIC_SEED, PUBLIC_SEED.hex().encode()[:32]),
+        (PUBLIC_SEED, PUBLIC_SEED.hex().upper().encode()[-32:]),
+        (PUBLIC_SEED, PUBLIC_SEED.hex().encode()[7:39]),
+        (PUBLIC_SEED, PUBLIC_SEED[-32:]),
+        (PUBLIC_SEED, PUBLIC_SEED[5:37]),
+        (PUBLIC_SEED, hashlib.sha256(PUBLIC_SEED).digest()),
+        (PUBLIC_SEED, hashlib.sha256(PUBLIC_SEED.hex().encode()).digest()),
+        (PUBLIC_SEED, hashlib.sha256(PUBLIC_SEED.hex().upper().encode()).digest()),
+    ],
+    ids=[
+        "digits of a short seed",
+        "capital digits of a short seed",
+        "digits filled up",
+        "first digits",
+        "last capital digits",
+        "digits in the middle",
+        "last bytes",
+        "bytes in the middle",
+        "digest",
+        "digest of the digits",
+        "digest of the capital digits",
+    ],
+)
+def test_a_key_cut_or_hashed_from_the_recorded_seed_is_refused(seed: bytes, secret: bytes) -> None:
+    with pytest.raises(ImpossibleSetting, match="recorded seed"):
+        NoiseKey(secret).refuse_public(seed)
+
+
 @pytest.mark.parametrize("secret", [b"", b"short", bytes(32), b"ab" * 16, SECRET + b"x"])
 def test_a_key_that_is_not_32_random_bytes_is_refused(secret: bytes) -> None:
     with pytest.raises(ImpossibleSetting, match="32 random bytes"):

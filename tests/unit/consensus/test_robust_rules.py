@@ -135,11 +135,41 @@ def test_krum_ties_go_by_digest() -> None:
     assert {item.score for item in result.participants} == {1.0}
 
 
+@pytest.mark.parametrize("rule", [Krum, MultiKrum])
+def test_colluders_need_more_neighbours_than_they_are(rule: Any) -> None:
+    rows = np.random.default_rng(3).normal(size=(9, 40))
+    rows[[4, 7]] = 1e6
+    with pytest.raises(ImpossibleSetting, match=r"neighbours = 1, n = 9, f = 2") as caught:
+        run(rows, rule(neighbours=1), maximum_faulty=2)
+    assert "leave neighbours out" in caught.value.remedy
+    output, _ = run(rows, rule(neighbours=2), maximum_faulty=2)
+    assert np.linalg.norm(output) < 20.0
+
+
+def test_a_fixed_bound_is_told_with_how_many_it_clipped() -> None:
+    rows = np.random.default_rng(3).normal(size=(9, 40))
+    rows[[4, 7]] = 1e6
+    known = {"maximum_faulty": 2, "previous": model("previous", np.zeros(40))}
+    for bound, cut in ((100.0, 2.0), (1e30, 0.0)):
+        _, result = run(rows, CenteredClipping(radius=bound), **known)
+        assert result.diagnostics["fixedRadius"] == bound
+        assert result.diagnostics["clippedByFixedRadius"] == cut
+        _, result = run(rows, NormClip(bound=bound, rule=CenteredClipping(radius=bound)), **known)
+        assert result.diagnostics["fixedBound"] == bound
+        assert result.diagnostics["clippedByFixedBound"] == cut
+        assert result.diagnostics["fixedRadius"] == bound
+    for rule in (CenteredClipping(), NormClip(), AdaptiveClip()):
+        _, result = run(rows, rule, **known)
+        assert not {"fixedRadius", "fixedBound"} & set(result.diagnostics)
+
+
 @pytest.mark.parametrize(
     ("rule", "text"),
     [
         (Krum(neighbours=0), "neighbours = 0"),
         (Krum(neighbours=9), "neighbours = 9"),
+        (Krum(neighbours=1), "neighbours = 1, n = 9, f = 2"),
+        (MultiKrum(neighbours=1), "f - 1 neighbours at distance 0"),
         (MultiKrum(select=0), "m = 0"),
         (MultiKrum(select=8), "m = 8"),
         (GeometricMedian(smoothing=0.0), "smoothing"),
@@ -162,6 +192,7 @@ def test_parameters_that_cannot_be_are_refused(rule: Rule, text: str) -> None:
     with pytest.raises(ImpossibleSetting) as caught:
         rule.requirement(9, 2)
     assert text in str(caught.value)
+    assert caught.value.remedy
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -237,6 +238,25 @@ def test_weights_for_each_tensor_reach_what_one_weight_a_model_cannot() -> None:
     result, two = run(LearnedSoup(layers="tensor", iterations=60), models, problem)
     assert two < 0.2 * one
     assert result.participants[0].weight is None
+
+
+@pytest.mark.parametrize(
+    ("rule", "text"),
+    [
+        (SimplexWeights(penalty=math.nan), "simplexWeights.penalty = nan"),
+        (SimplexWeights(penalty=math.inf), "simplexWeights.penalty = inf"),
+        (SimplexWeights(iterations=-1), "simplexWeights.iterations = -1"),
+        (SimplexWeights(tolerance=-1.0), "simplexWeights.tolerance = -1.0"),
+        (LearnedSoup(rate=math.nan), "rate = nan"),
+    ],
+)
+def test_settings_that_cannot_descend_are_refused_before_a_model_is_read(
+    rule: Rule, text: str
+) -> None:
+    with pytest.raises(ImpossibleSetting) as caught:
+        rule.requirement(2, 0)
+    assert text in str(caught.value)
+    assert caught.value.remedy
 
 
 def test_settings_that_cannot_descend_are_refused() -> None:

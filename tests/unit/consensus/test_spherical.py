@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -24,6 +24,9 @@ from cabildo_trainer.consensus.merges.spherical import (
 from cabildo_trainer.consensus.merging import merge
 from cabildo_trainer.consensus.sinks import MemorySink
 from cabildo_trainer.consensus.sources import MemoryModel
+
+if TYPE_CHECKING:
+    from cabildo_trainer.consensus.rule import Rule
 
 
 def gram_of(*rows: Any) -> Any:
@@ -67,6 +70,25 @@ def test_slerp_counts_t_from_the_model_that_is_named_first() -> None:
     for rule in (Slerp(t=1.5), Slerp(first="p7")):
         with pytest.raises(ImpossibleSetting):
             merged(rule, [1.0, 0.0], [0.0, 1.0])
+
+
+@pytest.mark.parametrize(
+    ("rule", "text"),
+    [
+        (Slerp(parallel=math.nan), "slerp.parallel = nan"),
+        (Slerp(parallel=1.0), "slerp.parallel = 1.0"),
+        (Slerp(parallel=-0.5), "slerp.parallel = -0.5"),
+        (Slerp(t=math.nan), "slerp.t = nan"),
+        (MultiSlerp(iterations=-3), "multiSlerp.iterations = -3"),
+    ],
+)
+def test_settings_without_a_meaning_are_refused_before_a_model_is_read(
+    rule: Rule, text: str
+) -> None:
+    with pytest.raises(ImpossibleSetting) as caught:
+        rule.requirement(2, 0)
+    assert text in str(caught.value)
+    assert caught.value.remedy
 
 
 @pytest.mark.parametrize("count", [1, 3])

@@ -62,6 +62,9 @@ def run(rule: Rule, base: Any, *rows: Any, bf16: bool = False, **options: Any) -
         (Breadcrumbs(gamma=-0.5), "gamma"),
         (Sce(density=0.0), "density"),
         (TaskArithmetic(weights={"p0": 1.0}), "p1"),
+        (TaskArithmetic(weights={"p0": 1.0, "p1": -1.0}, normalize=True), "sum 0"),
+        (Dare(weights={"p0": 0.5, "p1": -0.5}, normalize=True), "sum 0"),
+        (Ties(weights={"p0": 0.0, "p1": 0.0}), "sum 0"),
     ],
 )
 def test_settings_without_a_meaning_are_refused(rule: Rule, message: str) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic.alias_generators import to_camel
 
-from cabildo_api.consensus_limits import Check, rule_limit
+from cabildo_api.consensus_limits import Check, limit_of, rule_limit
 from cabildo_trainer.consensus.errors import ImpossibleSetting
 
 if TYPE_CHECKING:
@@ -59,6 +59,11 @@ class Rule(ABC):
                 keys |= item.named if isinstance(item, Rule) else frozenset()
         return keys
 
+    @property
+    def trusted_rows(self) -> int:
+        """Trusted models that a pass takes as rows besides the participants'."""
+        return limit_of(self.name).trusted_rows
+
     def requirement(self, n: int, f: int) -> None:
         """Refuses an impossible n and f.
 
@@ -69,7 +74,7 @@ class Rule(ABC):
         Raises:
             ImpossibleSetting: With the arithmetic.
         """
-        require(rule_limit(self.name, n=n, f=f))
+        require(rule_limit(self.name, n=n, f=f, trusted_rows=self.trusted_rows))
 
     @abstractmethod
     def decide(self, session: Session) -> Decision:

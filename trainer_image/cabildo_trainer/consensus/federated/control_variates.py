@@ -3,7 +3,8 @@
 Karimireddy et al., ICML 2020, arXiv 1910.06378. Client i keeps c_i, the server c. A client steps by
 g - c_i + c; after K steps of rate eta from x to y it has c_i' = c_i - c + (x - y) / (K eta) (option
 II) and reports y and c_i' - c_i. The server moves by `FedAvg(learning_rate=eta_g)` and adds
-sum (c_i' - c_i) / N to c, N all clients, present or not.
+sum (c_i' - c_i) / N to c, N all clients, present or not. A record ties c to the model and the round
+that it belongs to: that of an earlier round would turn every client's steps.
 
 Here: the clients' arithmetic on arrays and the server's pass over the reports. Never here: a
 training loop, or where a client keeps c_i: it is a model like any other, in float32. Next:
@@ -12,13 +13,17 @@ training loop, or where a client keeps c_i: it is a model like any other, in flo
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar
+import json
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import numpy as np
 
-from cabildo_api.consensus_limits import Check
+from cabildo_api.consensus_limits import Check, rows_limit
 from cabildo_trainer.consensus.context import Context
+from cabildo_trainer.consensus.errors import DigestMismatch, ImpossibleSetting, MissingInput
 from cabildo_trainer.consensus.manifests.agreement import agree
+from cabildo_trainer.consensus.manifests.canonical_json import canonical_json
 from cabildo_trainer.consensus.passes import Session, apply
 from cabildo_trainer.consensus.recipes import WeightedSum
 from cabildo_trainer.consensus.rule import require
@@ -35,6 +40,7 @@ if TYPE_CHECKING:
     Arrays = Mapping[str, NDArray[np.float32]]
 
 T = TypeVar("T")
+VERSION: Final = 1
 
 
 def corrected_gradient(gradient: T, *, own: T, server: T) -> T:
@@ -73,6 +79,7 @@ def new_control(
         Check(
             holds=steps >= 1 and 0.0 < rate < float("inf"),
             arithmetic=f"SCAFFOLD needs steps >= 1 and rate > 0: steps = {steps}, rate = {rate!r}",
+            remedy="give the number and the rate of the client's own steps",
         )
     )
     control, report = {}, {}
@@ -86,26 +93,127 @@ def new_control(
     return control, report
 
 
+@dataclass(frozen=True, slots=True)
+class ControlState:
+    """What ties a server's control variate to the model and the round that it belongs to.
+
+    Attributes:
+        clients: N, all clients: c is the mean of their control variates, so N never changes.
+        rounds: Rounds done.
+        model_digest: Of the model that the last round made.
+        digest: Of c.
+    """
+
+    clients: int
+    rounds: int = 0
+    model_digest: str = ""
+    digest: str = ""
+
+    def to_bytes(self) -> bytes:
+        """Returns canonical JSON: equal states have equal bytes."""
+        return canonical_json(
+            {
+                "version": VERSION,
+                "clients": self.clients,
+                "rounds": self.rounds,
+                "modelDigest": self.model_digest,
+                "digest": self.digest,
+            }
+        )
+
+    @classmethod
+    def from_bytes(cls, content: bytes) -> ControlState:
+        """Returns the state that `to_bytes` described.
+
+        Raises:
+            ImpossibleSetting: It is none, or of another version.
+        """
+        try:
+            value: dict[str, Any] = json.loads(content)
+            if value["version"] != VERSION:
+                raise ImpossibleSetting(
+                    f"the server's control has version {value['version']}, not {VERSION}",
+                    remedy="use the release that wrote it, or start SCAFFOLD anew",
+                )
+            return cls(
+                clients=int(value["clients"]),
+                rounds=int(value["rounds"]),
+                model_digest=str(value["modelDigest"]),
+                digest=str(value["digest"]),
+            )
+        except (ValueError, KeyError, TypeError) as error:
+            raise ImpossibleSetting(
+                f"this is no record of a server's control: {error!r}",
+                remedy="start from the record of the last round, or start SCAFFOLD anew",
+            ) from error
+
+
 def server_control(
-    reports: Sequence[ModelSource], *, server: ModelSource, clients: int, sink: ModelSink
-) -> str:
-    """Writes c + sum (c_i' - c_i) / N into a sink and returns its digest.
+    reports: Sequence[ModelSource],
+    *,
+    record: ControlState,
+    server: ModelSource | None,
+    start: ModelSource,
+    made: str,
+    sink: ModelSink,
+) -> ControlState:
+    """Writes c + sum (c_i' - c_i) / N into a sink and returns the record for the next round.
 
     Args:
         reports: c_i' - c_i of the clients that took part, keyed by participant.
-        server: c.
-        clients: N, all clients.
+        record: Of c; `ControlState(clients)` before the first round.
+        server: c; None before the first round, where it is `no_control`.
+        start: x, the model that the round started from.
+        made: Digest of the model that this round made: the next round's start.
         sink: Where the new c goes.
+
+    Raises:
+        DigestMismatch: c belongs to another model or round.
+        ImpossibleSetting: No report, more than clients, or more than the kernels take.
+        MissingInput: c was not given after the first round.
     """
     n = len(reports)
+    require(rows_limit("SCAFFOLD", n=n, trusted_rows=1))
     require(
         Check(
-            holds=1 <= n <= clients,
-            arithmetic=f"SCAFFOLD needs 1 <= reports <= clients: {n} reports, {clients} clients",
+            holds=n <= record.clients,
+            arithmetic=f"SCAFFOLD needs reports <= clients: {n} reports, {record.clients} clients",
+            remedy="count all clients in the record, present or not",
         )
     )
+    control = _current(record, server, start)
     ordered = tuple(sorted(reports, key=lambda report: report.key.encode()))
-    agree(ordered, base=server)
-    recipe = WeightedSum(weights=(1.0,) * n, start_weight=float(clients), divisor=float(clients))
-    apply(Session(sources=ordered, f=0, context=Context(previous=server)), recipe, sink=sink)
-    return sink.finish()
+    agree(ordered, base=control)
+    divisor = float(record.clients)
+    recipe = WeightedSum(weights=(1.0,) * n, start_weight=divisor, divisor=divisor)
+    apply(Session(sources=ordered, f=0, context=Context(previous=control)), recipe, sink=sink)
+    return replace(record, rounds=record.rounds + 1, model_digest=made, digest=sink.finish())
+
+
+def _current(record: ControlState, server: ModelSource | None, start: ModelSource) -> ModelSource:
+    """Returns c, refusing that of another model or round."""
+    if record.rounds == 0:
+        if server is not None:
+            raise ImpossibleSetting(
+                "a server's control was given with the record of a server that has done no round",
+                remedy="give the record that belongs to it, or no control",
+            )
+        return no_control("server", start)
+    if server is None:
+        raise MissingInput(
+            f"the server's control of round {record.rounds} was not given",
+            remedy="give the control that the last round made, or start SCAFFOLD anew",
+        )
+    if record.model_digest != start.digest:
+        raise DigestMismatch(
+            f"the server's control of round {record.rounds} belongs to the model"
+            f" {record.model_digest}, and the round started from {start.digest}",
+            remedy="give the record and the control of the last round, or start SCAFFOLD anew",
+        )
+    if record.digest != server.digest:
+        raise DigestMismatch(
+            f"the server's control is {server.digest}, and the record of round {record.rounds}"
+            f" says {record.digest}",
+            remedy="give the control that the last round made",
+        )
+    return server

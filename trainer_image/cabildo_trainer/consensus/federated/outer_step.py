@@ -4,12 +4,15 @@ So every rule that streams, robust or not, can drive every optimiser, and no agg
 as a whole. The aggregate arrives in float32, the step is fp64, parameters and state are rounded
 once (state to float32).
 
+What it leaves of the aggregate is a digest, so that the step can be checked apart from it.
+
 Here: one pass. Never here: which state belongs to which model (`rounds.py`). Next: the sinks that
 it was given.
 """
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +20,7 @@ import numpy as np
 from cabildo_kernels.fallback.columns import rounded
 from cabildo_kernels.fallback.floating_point import default_environment
 from cabildo_trainer.consensus.errors import ImpossibleSetting, ManifestMismatch
+from cabildo_trainer.consensus.manifests.manifest import ModelFacts, manifest_of
 from cabildo_trainer.consensus.sources import TensorSpec, to_float32
 
 if TYPE_CHECKING:
@@ -29,6 +33,29 @@ if TYPE_CHECKING:
     from cabildo_trainer.consensus.sources import ModelSource
 
 
+class DigestSink:
+    """Keeps no more of a model than its digest: that of a model in memory."""
+
+    def __init__(self) -> None:
+        self._specs: Mapping[str, TensorSpec] = {}
+        self._hashes: dict[str, hashlib._Hash] = {}
+
+    def begin(self, tensors: Mapping[str, TensorSpec]) -> None:
+        """Starts a model."""
+        self._specs = tensors
+        self._hashes = {name: hashlib.sha256() for name in tensors}
+
+    def write(self, name: str, start: int, values: NDArray[Any]) -> None:
+        """Hashes the elements of a tensor; they come in order."""
+        del start
+        self._hashes[name].update(np.ascontiguousarray(values).data)
+
+    def finish(self) -> str:
+        """Returns the digest."""
+        digests = {name: state.hexdigest() for name, state in self._hashes.items()}
+        return manifest_of(self._specs, digests, ModelFacts()).digest
+
+
 class OuterStepSink:
     """Writes previous + step(aggregate - previous) into a sink, and the new state into others.
 
@@ -38,6 +65,10 @@ class OuterStepSink:
         state: The last round's state by name; empty before the first round.
         sink: Where the new model goes, in the element types of `previous`.
         state_sinks: Where the new state goes, by name, in float32.
+
+    Attributes:
+        state_digests: Of the new state, by name, once it is finished.
+        aggregate_digest: Of the aggregate in float32, once it is finished.
     """
 
     def __init__(
@@ -51,10 +82,13 @@ class OuterStepSink:
     ) -> None:
         self._optimizer, self._previous, self._state = optimizer, previous, state
         self._sink, self._state_sinks = sink, state_sinks
+        self._aggregate = DigestSink()
         self.state_digests: dict[str, str] = {}
+        self.aggregate_digest = ""
 
     def begin(self, tensors: Mapping[str, TensorSpec]) -> None:
         """Begins the model and its state."""
+        self._aggregate.begin(tensors)
         floating = {name: spec for name, spec in tensors.items() if spec.is_floating}
         for name, spec in floating.items():
             known = self._previous.tensors.get(name)
@@ -71,6 +105,7 @@ class OuterStepSink:
 
     def write(self, name: str, start: int, values: NDArray[Any]) -> None:
         """Steps from the previous model's elements towards the aggregate's."""
+        self._aggregate.write(name, start, values)
         spec = self._previous.tensors[name]
         if not spec.is_floating:
             self._sink.write(name, start, values)
@@ -98,6 +133,7 @@ class OuterStepSink:
 
     def finish(self) -> str:
         """Commits the state, then the model, and returns the model's digest."""
+        self.aggregate_digest = self._aggregate.finish()
         self.state_digests = {key: sink.finish() for key, sink in self._state_sinks.items()}
         return self._sink.finish()
 

@@ -4,21 +4,26 @@ The state is one model for each of the optimiser's arrays (float32, the model's 
 record in canonical JSON that ties them to the model and the settings they belong to: a state of
 another model, optimiser or setting is refused.
 
-Here: the round and the record. Never here: arithmetic (`optimizers.py`) or files: sources and sinks
-are given. Next: `outer_step.py`, `../merging.py`.
+The recipe in a round's result makes the aggregate; the result's diagnostics say how the server
+stepped towards it: optimiser and settings, round, and the digests of previous model, aggregate and
+state before and after. `replay_round` repeats the whole from them.
+
+Here: the round, its repetition and the record. Never here: arithmetic (`optimizers.py`) or files:
+sources and sinks are given. Next: `outer_step.py`, `../merging.py`.
 """
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from cabildo_trainer.consensus.errors import DigestMismatch, ImpossibleSetting, MissingInput
 from cabildo_trainer.consensus.federated.optimizers import optimizer_from_parameters
 from cabildo_trainer.consensus.federated.outer_step import OuterStepSink
 from cabildo_trainer.consensus.manifests.canonical_json import canonical_json
-from cabildo_trainer.consensus.merging import merge
+from cabildo_trainer.consensus.merging import merge, replay
+from cabildo_trainer.consensus.recipes import recipe_from_json
 from cabildo_trainer.consensus.robust.means import WeightedMean
 
 if TYPE_CHECKING:
@@ -32,6 +37,14 @@ if TYPE_CHECKING:
     from cabildo_trainer.consensus.sources import ModelSource
 
 VERSION = 1
+OPTIMIZER: Final = "serverOptimizer"
+SETTINGS: Final = "serverSettings"
+ROUND: Final = "serverRound"
+PREVIOUS: Final = "previousDigest"
+AGGREGATE: Final = "aggregateDigest"
+BEFORE: Final = "stateBefore."
+AFTER: Final = "stateAfter."
+"""What a round adds to a result's diagnostics; the last two are followed by a state's name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +69,7 @@ class ServerState:
             {
                 "version": VERSION,
                 "optimizer": self.optimizer.name,
-                "parameters": {
-                    key: value if isinstance(value, bool) else float(value).hex()
-                    for key, value in self.optimizer.parameters().items()
-                },
+                "parameters": _exact(self.optimizer),
                 "rounds": self.rounds,
                 "modelDigest": self.model_digest,
                 "digests": dict(self.digests),
@@ -79,12 +89,8 @@ class ServerState:
                 raise ImpossibleSetting(
                     f"the server's state has version {value['version']}, not {VERSION}"
                 )
-            parameters = {
-                key: float.fromhex(item) if isinstance(item, str) else item
-                for key, item in value["parameters"].items()
-            }
             return cls(
-                optimizer=optimizer_from_parameters(value["optimizer"], parameters),
+                optimizer=_optimizer(value["optimizer"], value["parameters"]),
                 rounds=int(value["rounds"]),
                 model_digest=str(value["modelDigest"]),
                 digests={str(key): str(item) for key, item in value["digests"].items()},
@@ -94,6 +100,22 @@ class ServerState:
                 f"this is no server's state: {error!r}",
                 remedy="start from the state file of the last round, or without one",
             ) from error
+
+
+def _exact(optimizer: ServerOptimizer) -> dict[str, str | bool]:
+    """Returns the settings with every bit of their numbers."""
+    return {
+        key: value if isinstance(value, bool) else float(value).hex()
+        for key, value in optimizer.parameters().items()
+    }
+
+
+def _optimizer(name: str, exact: Mapping[str, Any]) -> ServerOptimizer:
+    """Returns the optimiser of a name with settings as `_exact` wrote them."""
+    parameters = {
+        key: float.fromhex(item) if isinstance(item, str) else item for key, item in exact.items()
+    }
+    return optimizer_from_parameters(name, parameters)
 
 
 def fed_avg_weights(examples: Mapping[str, int]) -> WeightedMean:
@@ -126,29 +148,132 @@ def federated_round(
         state_sinks: Where the new state's models go: one for each of `optimizer.states`.
 
     Returns:
-        The merge's result, with the digest of the new model, and the record for the next round.
+        The merge's result, with the digest of the new model and what `replay_round` needs, and the
+        record for the next round.
 
     Raises:
         DigestMismatch: The state belongs to another model.
         MissingInput: The previous model, or a part of the state, was not given.
     """
-    previous, optimizer = context.start, server.optimizer
-    if previous is None:
+    previous = _previous(context)
+    outer = _outer_step(server, previous, state=state, sink=sink, state_sinks=state_sinks)
+    result = merge(inputs, rule, context, sink=outer, output_dtype="F32")
+    after = _after(server, outer, model_digest=result.output_digest)
+    told: dict[str, float | str] = {
+        OPTIMIZER: server.optimizer.name,
+        SETTINGS: canonical_json(_exact(server.optimizer)).decode(),
+        ROUND: float(after.rounds),
+        PREVIOUS: previous.digest,
+        AGGREGATE: outer.aggregate_digest,
+        **{f"{BEFORE}{name}": digest for name, digest in server.digests.items()},
+        **{f"{AFTER}{name}": digest for name, digest in after.digests.items()},
+    }
+    return result.model_copy(update={"diagnostics": {**result.diagnostics, **told}}), after
+
+
+def replay_round(
+    inputs: Sequence[ModelSource],
+    result: MergeResult,
+    context: Context,
+    *,
+    keys: Sequence[str],
+    state: Mapping[str, ModelSource],
+    sink: ModelSink,
+    state_sinks: Mapping[str, ModelSink],
+) -> ServerState:
+    """Repeats a federated round from its result, and compares every digest that the result names.
+
+    Args:
+        inputs: The participants' models; those that are not named in `keys` are left out.
+        result: Of `federated_round`.
+        context: With the same base and previous model.
+        keys: Keys of the participants that took part, as for `merging.replay`.
+        state: The state's models before the round, by name; empty for the first round.
+        sink: Where the new model goes.
+        state_sinks: Where the new state's models go, by name.
+
+    Returns:
+        The record for the next round: that of `federated_round`, with the new model's digest.
+
+    Raises:
+        DigestMismatch: The previous model, a state, the aggregate or the new model is not that of
+            the result; the message names the first.
+        MissingInput: The result is of no federated round, or a model was not given.
+    """
+    server, told = _server_before(result), result.diagnostics
+    previous = _previous(context)
+    _compare("the previous model", previous.digest, told[PREVIOUS])
+    outer = _outer_step(server, previous, state=state, sink=sink, state_sinks=state_sinks)
+    recipe = recipe_from_json(result.recipe)
+    digest = replay(inputs, recipe, context, keys=keys, sink=outer, output_dtype="F32")
+    _compare("the aggregate", outer.aggregate_digest, told[AGGREGATE])
+    for name, found in outer.state_digests.items():
+        _compare(f"the new state's {name}", found, told.get(f"{AFTER}{name}"))
+    _compare("the new model", digest, result.output_digest)
+    return _after(server, outer, model_digest=digest)
+
+
+def _server_before(result: MergeResult) -> ServerState:
+    """Returns the record that a round began with, from its result."""
+    told = result.diagnostics
+    try:
+        return ServerState(
+            optimizer=_optimizer(str(told[OPTIMIZER]), json.loads(str(told[SETTINGS]))),
+            rounds=int(told[ROUND]) - 1,
+            model_digest=str(told[PREVIOUS]),
+            digests={
+                key.removeprefix(BEFORE): str(digest)
+                for key, digest in told.items()
+                if key.startswith(BEFORE)
+            },
+        )
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise MissingInput(
+            f"the result of {result.rule} does not say how a server stepped: {error!r}",
+            remedy="give the result of a federated round; `merging.replay` repeats a plain merge",
+        ) from error
+
+
+def _compare(what: str, found: str, told: object) -> None:
+    if found != told:
+        raise DigestMismatch(
+            f"{what} is {found}, and the result says {told}",
+            remedy="check that these are the models, the state and the result of one round",
+        )
+
+
+def _previous(context: Context) -> ModelSource:
+    if context.start is None:
         raise MissingInput("a federated round needs the previous model, which was not given")
+    return context.start
+
+
+def _outer_step(
+    server: ServerState,
+    previous: ModelSource,
+    *,
+    state: Mapping[str, ModelSource],
+    sink: ModelSink,
+    state_sinks: Mapping[str, ModelSink],
+) -> OuterStepSink:
+    """Returns the sink of a round, refusing a state that is not the record's."""
     _check_state(server, state, previous)
+    optimizer = server.optimizer
     if set(state_sinks) != set(optimizer.states):
         raise MissingInput(
             f"{optimizer.name} writes the state {_names(optimizer.states)}:"
             f" sinks were given for {_names(tuple(state_sinks))}"
         )
-    outer = OuterStepSink(
+    return OuterStepSink(
         optimizer, previous=previous, state=state, sink=sink, state_sinks=state_sinks
     )
-    result = merge(inputs, rule, context, sink=outer, output_dtype="F32")
-    return result, ServerState(
-        optimizer=optimizer,
+
+
+def _after(server: ServerState, outer: OuterStepSink, *, model_digest: str) -> ServerState:
+    return ServerState(
+        optimizer=server.optimizer,
         rounds=server.rounds + 1,
-        model_digest=result.output_digest,
+        model_digest=model_digest,
         digests=outer.state_digests,
     )
 

@@ -10,13 +10,14 @@ follows only for convex losses in the weights (linear models, mixtures of logits
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Final, Literal
 
+from cabildo_api.consensus_limits import Check
 from cabildo_trainer.consensus.context import Need
 from cabildo_trainer.consensus.decision import Candidate, Decision
 from cabildo_trainer.consensus.elementary import softmax
-from cabildo_trainer.consensus.errors import ImpossibleSetting
 from cabildo_trainer.consensus.merges.simplex import (
     Method,
     Penalised,
@@ -31,7 +32,7 @@ from cabildo_trainer.consensus.merges.tensor_grams import tensor_dots
 from cabildo_trainer.consensus.merges.weights import convex_weights
 from cabildo_trainer.consensus.ordered import ordered_sum
 from cabildo_trainer.consensus.recipes import PerTensor, Recipe, WeightedSum
-from cabildo_trainer.consensus.rule import Rule
+from cabildo_trainer.consensus.rule import Rule, require
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -110,13 +111,24 @@ class SimplexWeights(Rule):
         """For every step some values and one gradient."""
         return MOST_PASSES
 
+    def requirement(self, n: int, f: int) -> None:
+        """Also checks penalty, iterations and tolerance."""
+        Rule.requirement(self, n, f)
+        for name, value in (
+            ("penalty", self.penalty),
+            ("iterations", self.iterations),
+            ("tolerance", self.tolerance),
+        ):
+            require(
+                Check(
+                    holds=0.0 <= value < math.inf,
+                    arithmetic=f"simplexWeights.{name} = {value!r}: a finite number >= 0 is needed",
+                    remedy=f"leave {name} out to take its default",
+                )
+            )
+
     def decide(self, session: Session) -> Decision:
         """Descends."""
-        if not self.penalty >= 0.0 or self.iterations < 0:
-            raise ImpossibleSetting(
-                f"simplexWeights: penalty = {self.penalty!r}, iterations = {self.iterations}:"
-                " none may be below zero"
-            )
         centre = convex_weights(self.centre, keys=session.keys, normalize=False)
         objective = Penalised(ModelLoss(session), centre=centre, strength=self.penalty)
         found = minimise(
@@ -179,13 +191,20 @@ class LearnedSoup(Rule):
         """For every step some values and one gradient."""
         return MOST_PASSES
 
+    def requirement(self, n: int, f: int) -> None:
+        """Also checks iterations and rate."""
+        Rule.requirement(self, n, f)
+        require(
+            Check(
+                holds=self.iterations >= 0 and 0.0 < self.rate < math.inf,
+                arithmetic=f"learnedSoup: iterations = {self.iterations} >= 0 and a finite rate ="
+                f" {self.rate!r} > 0 are needed",
+                remedy="leave both out to take their defaults",
+            )
+        )
+
     def decide(self, session: Session) -> Decision:
         """Descends."""
-        if self.iterations < 0 or not self.rate > 0.0:
-            raise ImpossibleSetting(
-                f"learnedSoup: iterations = {self.iterations} >= 0 and rate = {self.rate!r} > 0"
-                " are needed"
-            )
         layers = {
             name: self._layer(name) for name, spec in session.specs.items() if spec.is_floating
         }

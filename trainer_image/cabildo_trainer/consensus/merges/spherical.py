@@ -140,11 +140,24 @@ class Slerp(Rule):
                 remedy="multiSlerp merges more",
             )
         )
+        require(
+            Check(
+                holds=0.0 <= self.t <= 1.0,
+                arithmetic=f"slerp.t = {self.t}: 0 <= t <= 1 is needed",
+                remedy="set t to 0 for one model, 1 for the other, or between",
+            )
+        )
+        # At 1 equal models would be divided by the sine of an angle of zero.
+        require(
+            Check(
+                holds=0.0 <= self.parallel < 1.0,
+                arithmetic=f"slerp.parallel = {self.parallel}: 0 <= parallel < 1 is needed",
+                remedy=f"leave parallel out to take {PARALLEL}",
+            )
+        )
 
     def decide(self, session: Session) -> Decision:
         """Takes both."""
-        if not 0.0 <= self.t <= 1.0:
-            raise ImpossibleSetting(f"slerp.t = {self.t}: 0 <= t <= 1 is needed")
         if self.first and self.first not in session.keys:
             raise ImpossibleSetting(f"slerp.first = {self.first!r} is none of {session.keys}")
         swapped = bool(self.first) and session.keys.index(self.first) == 1
@@ -188,6 +201,17 @@ class MultiSlerp(Rule):
     def passes(self) -> int:
         """Angles, then the sum."""
         return 2
+
+    def requirement(self, n: int, f: int) -> None:
+        """Also checks the number of steps."""
+        Rule.requirement(self, n, f)
+        require(
+            Check(
+                holds=self.iterations >= 0,
+                arithmetic=f"multiSlerp.iterations = {self.iterations}: 0 or more are needed",
+                remedy="set iterations to 0 for the normalised straight mean, or to 10",
+            )
+        )
 
     def decide(self, session: Session) -> Decision:
         """Takes everybody."""

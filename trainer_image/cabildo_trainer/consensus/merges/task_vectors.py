@@ -33,6 +33,7 @@ from cabildo_trainer.consensus.merges.task_vector_recipes import (
     TaskVectors,
 )
 from cabildo_trainer.consensus.merges.weights import row_weights
+from cabildo_trainer.consensus.ordered import ordered_sum
 from cabildo_trainer.consensus.recipes import PerTensor, Recipe
 from cabildo_trainer.consensus.rule import Rule
 
@@ -68,12 +69,24 @@ class TaskVectorRule(Rule):
     def decide(self, session: Session) -> Decision:
         """Takes everybody with a weight."""
         weights = row_weights(self.weights, keys=session.keys)
+        self._check_normalised(weights)
         return Decision(
             recipe=self.recipe(session, weights),
             accepted=tuple(weight != 0.0 for weight in weights),
             reasons=tuple("" if weight != 0.0 else "ZeroWeight" for weight in weights),
             weights=weights,
         )
+
+    def _check_normalised(self, weights: tuple[float, ...]) -> None:
+        """Refuses a division by a sum of weights that is zero in every entry."""
+        voted = getattr(self, "elect", "none") != "none"
+        # After a vote rows of one sign are summed, so weights of both signs have sums of their own.
+        sums = [abs(weight) for weight in weights] if voted else weights
+        if self.normalize and ordered_sum(sums) == 0.0:
+            raise ImpossibleSetting(
+                f"{self.name}.weights = {weights}: weights with sum 0 cannot be normalised",
+                remedy="set normalize: false, or give weights with another sum",
+            )
 
     @abstractmethod
     def recipe(self, session: Session, weights: tuple[float, ...]) -> Recipe:

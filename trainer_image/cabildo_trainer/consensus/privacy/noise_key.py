@@ -25,6 +25,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESSIV
 from cabildo_trainer.consensus.errors import DigestMismatch, ImpossibleSetting, MissingInput
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 KEY_BYTES: Final = 32
@@ -71,19 +72,18 @@ class NoiseKey:
         return hmac.digest(self.secret, text, "sha256")
 
     def refuse_public(self, seed: bytes | None) -> None:
-        """Refuses a key that is the round's seed, or its digest: the seed is on record.
+        """Refuses a key that is the round's seed, its text, or a digest: the seed is on record.
+
+        That is any 32 bytes in a row of the seed or of its hexadecimal digits in either case, a
+        shorter one filled up with zeros, and the SHA-256 of each.
 
         Raises:
             ImpossibleSetting: Everybody who reads the result could subtract the noise.
         """
         if seed is None:
             return
-        public = (
-            seed[:KEY_BYTES],
-            seed[:KEY_BYTES].ljust(KEY_BYTES, b"\0"),
-            seed[:KEY_BYTES].rjust(KEY_BYTES, b"\0"),
-            hashlib.sha256(seed).digest(),
-        )
+        digits = seed.hex().encode()
+        public = [value for text in (seed, digits, digits.upper()) for value in _keys_of(text)]
         if any(hmac.compare_digest(self.secret, value) for value in public):
             raise ImpossibleSetting(
                 "the noise key is the round's recorded seed: whoever reads the record could take"
@@ -112,3 +112,12 @@ class NoiseKey:
     def _siv(self) -> AESSIV:
         """AES-SIV (RFC 5297): needs no nonce, so equal inputs give equal results."""
         return AESSIV(self.derive(b"seal", b"mac") + self.derive(b"seal", b"encryption"))
+
+
+def _keys_of(text: bytes) -> Iterator[bytes]:
+    """Yields the keys that somebody may make of a public text by cutting, filling or hashing."""
+    for start in range(max(1, len(text) - KEY_BYTES + 1)):
+        window = text[start : start + KEY_BYTES]
+        yield window.ljust(KEY_BYTES, b"\0")
+        yield window.rjust(KEY_BYTES, b"\0")
+    yield hashlib.sha256(text).digest()

@@ -4,7 +4,8 @@ Sum and noise are integers, so adding them loses nothing; the result is divided 
 rounded once. Everything after the noise is post-processing and costs no privacy.
 
 The clip factors tell how long each update was, which is private: they are in the recipe under a
-seal that the noise key opens. Who replays the recipe must hold the key.
+seal that the noise key opens. Who replays the recipe must hold the key. How many they are is
+private too where participants are drawn, so the sealed text has one length for any number of them.
 
 Here: one recipe. Never here: how its numbers were found. Next: `dp_fed_avg.py`.
 """
@@ -13,10 +14,11 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import numpy as np
 
+from cabildo_api.consensus_limits import MAXIMUM_PARTICIPANTS
 from cabildo_trainer.consensus.errors import DigestMismatch, MissingInput
 from cabildo_trainer.consensus.privacy.clipped_sum import integer_sum
 from cabildo_trainer.consensus.privacy.discrete_gaussian import NoiseStream
@@ -31,12 +33,16 @@ if TYPE_CHECKING:
     from cabildo_trainer.consensus.privacy.noise_key import NoiseKey
 
 
+_SCALES: Final = struct.Struct(f"<Q{MAXIMUM_PARTICIPANTS}d")
+"""The number of scales, then the scales, then zeros."""
+
+
 @dataclass(frozen=True, slots=True)
 class NoisySum(Recipe):
     """start + (sum_i trunc(scale_i (x_i - start)) + noise) * step / divisor.
 
     Attributes:
-        sealed: The scales, in the order of keys, under the noise key's seal.
+        sealed: The scales, in the order of keys, with their number under the noise key's seal.
         commitment: To the clipped sum; the noise's stream is derived from it.
         step: Of the grid.
         divisor: The fixed expected count.
@@ -59,7 +65,8 @@ class NoisySum(Recipe):
         divisor: float,
     ) -> NoisySum:
         """Returns the recipe for scales, which it seals."""
-        text = struct.pack(f"<{len(scales)}d", *scales)
+        padding = (0.0,) * (MAXIMUM_PARTICIPANTS - len(scales))
+        text = _SCALES.pack(len(scales), *scales, *padding)
         sealed = key.seal(text, label=commitment.encode())
         return cls(sealed=sealed, commitment=commitment, step=step, divisor=divisor)
 
@@ -76,12 +83,18 @@ class NoisySum(Recipe):
 
     def _scales(self, key: NoiseKey, *, count: int) -> tuple[float, ...]:
         text = key.unseal(self.sealed, label=self.commitment.encode())
-        if len(text) != struct.calcsize(f"<{count}d"):
+        if len(text) != _SCALES.size:
             raise DigestMismatch(
-                f"the recipe is one for {len(text) // 8} participants, not {count}",
+                f"the sealed part of the recipe has {len(text)} bytes, not {_SCALES.size}",
+                remedy="use a release of cabildo-trainer that knows the recipe",
+            )
+        sealed_count, *scales = _SCALES.unpack(text)
+        if sealed_count != count:
+            raise DigestMismatch(
+                f"the recipe is one for {sealed_count} participants, not {count}",
                 remedy="give exactly the models that took part",
             )
-        return struct.unpack(f"<{count}d", text)
+        return tuple(scales[:count])
 
 
 def rounded(values: NDArray[np.float64], *, out_dtype: str) -> NDArray[Any]:

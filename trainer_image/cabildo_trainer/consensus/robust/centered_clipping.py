@@ -36,7 +36,9 @@ class CenteredClipping(Rule):
     Karimireddy et al., "Learning from history for Byzantine robust optimization", ICML 2021,
     arXiv 2012.10333 (the theory wants f/n below about 0.1; limits of it: arXiv 2208.09894).
     n >= 2f + 1. A fixed tau is the plain mean for small updates and no step for large ones, so tau
-    is by default the median of |x_i - v|, taken anew at each step.
+    is by default the median of |x_i - v|, taken anew at each step. A fixed one bounds nothing by
+    itself: above all distances the rule is the mean, and nobody refuses it. The result says so:
+    `fixedRadius`, and `clippedByFixedRadius` models that the last step cut.
 
     Attributes:
         iterations: Steps.
@@ -73,22 +75,26 @@ class CenteredClipping(Rule):
     def decide(self, session: Session) -> Decision:
         """Steps inside the span of the models and the last result."""
         gram = session.gram()
-        weights, tau = np.zeros(session.n), 0.0
+        weights, tau, cut = np.zeros(session.n), 0.0, 0
         for _ in range(self.iterations):
             radii = self._radii(gram.matrix, weights)
             tau = median(radii) if self.radius is None else self.radius
             pulls = np.asarray([1.0 if radius <= tau else tau / radius for radius in radii])
+            cut = sum(radius > tau for radius in radii)
             share = ordered_sum(pulls.tolist()) / session.n
             weights = weights * (1.0 - share) + pulls / session.n
         radii = self._radii(gram.matrix, weights)
         chosen = tuple(weights.tolist())
+        diagnostics: dict[str, float | str] = {"radius": tau}
+        if self.radius is not None:
+            diagnostics |= {"fixedRadius": tau, "clippedByFixedRadius": float(cut)}
         return Decision(
             recipe=WeightedSum(weights=chosen, start_weight=1.0 - ordered_sum(chosen)),
             accepted=(True,) * session.n,
             scores=tuple(radii),
             weights=chosen,
             gram_digest=gram.digest,
-            diagnostics={"radius": tau},
+            diagnostics=diagnostics,
         )
 
     @staticmethod

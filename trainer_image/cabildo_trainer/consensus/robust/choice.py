@@ -14,7 +14,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Final
 
-from cabildo_api.consensus_limits import limit_of
+from cabildo_api.consensus_limits import limit_of, rule_limit
 from cabildo_trainer.consensus.context import Need
 from cabildo_trainer.consensus.decision import Candidate, Decision
 from cabildo_trainer.consensus.errors import ImpossibleSetting, MissingInput
@@ -23,7 +23,7 @@ from cabildo_trainer.consensus.robust.krum import MultiKrum
 from cabildo_trainer.consensus.robust.means import WeightedMean
 from cabildo_trainer.consensus.robust.mixing import NearestNeighbourMixing
 from cabildo_trainer.consensus.robust.trusted import Zeno
-from cabildo_trainer.consensus.rule import Rule
+from cabildo_trainer.consensus.rule import Rule, require
 
 if TYPE_CHECKING:
     from cabildo_trainer.consensus.passes import Session
@@ -63,9 +63,15 @@ class Auto(Rule):
         """Each candidate's own (its result is made to be evaluated), and the pass that writes."""
         return 1 + sum(rule.passes for rule in self.candidates)
 
+    @property
+    def trusted_rows(self) -> int:
+        """The most of any candidate: what a rule around this one must leave room for."""
+        return max((rule.trusted_rows for rule in self.candidates), default=0)
+
     def requirement(self, n: int, f: int) -> None:
         """Asks that a candidate is possible."""
-        Rule.requirement(self, n, f)
+        # Without the candidates' trusted rows: one that has no room for its own is left out.
+        require(rule_limit(self.name, n=n, f=f))
         for rule in self.candidates:
             if Need.PRIVACY in rule.needs:
                 raise ImpossibleSetting(
@@ -76,7 +82,9 @@ class Auto(Rule):
         refusals = [refusal(rule, n=n, f=f) for rule in self.candidates]
         if all(refusals):
             raise ImpossibleSetting(
-                f"auto has no candidate for n = {n}, f = {f}: {'; '.join(refusals) or 'none named'}"
+                f"auto has no candidate for n = {n}, f = {f}:"
+                f" {'; '.join(refusals) or 'none named'}",
+                remedy="name a candidate that bears f of n, such as trimmedMean",
             )
 
     def decide(self, session: Session) -> Decision:

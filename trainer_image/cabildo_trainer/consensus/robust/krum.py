@@ -47,7 +47,8 @@ class NeighbourScores(Rule):
     """What Krum and Multi-Krum share: a score for each model, and the m lowest are averaged.
 
     Attributes:
-        neighbours: How many squared distances a score sums; None for n - f - 2.
+        neighbours: How many squared distances a score sums; None for n - f - 2. At least f: f
+            equal faulty models have f - 1 neighbours at distance 0, and would win by them alone.
     """
 
     name: ClassVar[str] = "neighbourScores"
@@ -63,9 +64,10 @@ class NeighbourScores(Rule):
         Rule.requirement(self, n, f)
         require(
             Check(
-                holds=1 <= self.neighbours_of(n, f) <= n - 1,
-                arithmetic=f"{self.name} needs 1 <= neighbours <= n - 1:"
-                f" neighbours = {self.neighbours_of(n, f)}, n = {n}",
+                holds=max(f, 1) <= self.neighbours_of(n, f) <= n - 1,
+                arithmetic=f"{self.name} needs f <= neighbours <= n - 1, and one at least (f equal"
+                f" faulty models have f - 1 neighbours at distance 0): neighbours ="
+                f" {self.neighbours_of(n, f)}, n = {n}, f = {f}",
                 remedy="leave neighbours out to sum over n - f - 2",
             )
         )

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
-from cabildo_api.consensus_limits import Check, bucketing_limit
+from cabildo_api.consensus_limits import Check, bucketing_limit, limit_of
 from cabildo_trainer.consensus.context import Need
 from cabildo_trainer.consensus.errors import MissingInput
 from cabildo_trainer.consensus.ordered import median
@@ -48,6 +48,11 @@ class PreAggregation(Rule):
     def passes(self) -> int:
         """The Gram matrix, and the inner rule's (which may use the same matrix)."""
         return 1 + self.rule.passes
+
+    @property
+    def trusted_rows(self) -> int:
+        """Its own or the inner rule's: a sum over mixtures is made as one over the models."""
+        return max(limit_of(self.name).trusted_rows, self.rule.trusted_rows)
 
     @property
     def label(self) -> str:
@@ -165,7 +170,9 @@ class NormClip(PreAggregation):
     """Every update longer than a bound is cut to it: g_i min(1, c / |g_i|), g_i = x_i - start.
 
     Without a previous model or base the inputs themselves are the updates. Bounds what one model
-    can do to the mean; n >= 2f + 1 for the default bound, which is the median norm.
+    can do to the mean; n >= 2f + 1 for the default bound, which is the median norm. A bound that is
+    given bounds nothing by itself: above all norms it cuts nobody, and nobody refuses it. The
+    result says so: `fixedBound`, and `clippedByFixedBound` models that it cut.
 
     Attributes:
         bound: c; None for the median of the norms.
@@ -188,7 +195,14 @@ class NormClip(PreAggregation):
     def mix(self, session: Session) -> Mixing:
         """Measures the updates."""
         norms = norms_of(session)
-        return clipping(session, norms, bound=median(norms) if self.bound is None else self.bound)
+        if self.bound is None:
+            return clipping(session, norms, bound=median(norms))
+        mixing = clipping(session, norms, bound=self.bound)
+        figures = {
+            "fixedBound": self.bound,
+            "clippedByFixedBound": mixing.diagnostics["clipped"],
+        }
+        return replace(mixing, diagnostics={**mixing.diagnostics, **figures})
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from cabildo_api.consensus_limits import Check
+from cabildo_api.consensus_limits import Check, limit_of
 from cabildo_trainer.consensus.context import Need
 from cabildo_trainer.consensus.decision import Candidate, Decision
 from cabildo_trainer.consensus.errors import MissingInput
@@ -105,7 +105,11 @@ class Zeno(Rule):
         """Also checks rho."""
         Rule.requirement(self, n, f)
         require(
-            Check(holds=0.0 <= self.rho < math.inf, arithmetic=f"zeno needs rho >= 0: {self.rho}")
+            Check(
+                holds=0.0 <= self.rho < math.inf,
+                arithmetic=f"zeno needs a finite rho >= 0: rho = {self.rho}",
+                remedy="set rho to 0 to leave norms out, or to a positive penalty",
+            )
         )
 
     def decide(self, session: Session) -> Decision:
@@ -169,6 +173,11 @@ class Monna(Rule):
     def needs(self) -> frozenset[Need]:
         """The root update, where no participant is trusted."""
         return frozenset() if self.reference else frozenset({Need.ROOT_UPDATE})
+
+    @property
+    def trusted_rows(self) -> int:
+        """The root update, where no participant is trusted."""
+        return 0 if self.reference else limit_of(self.name).trusted_rows
 
     @property
     def passes(self) -> int:
