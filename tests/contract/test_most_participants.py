@@ -85,9 +85,13 @@ def test_what_a_rule_admits_it_merges(rule: Rule, n: int) -> None:
         return
     given = make.scene(n, f, seed=1)
     options: dict[str, Any] = {}
+    if rule.named:  # those who are there
+        here = {"weights": dict.fromkeys(KEYS[:n], 0.5), "order": KEYS[:n], "reference": KEYS[0]}
+        told = PARAMETERS.get(rule.name, {"reference": KEYS[0]})
+        rule = named(rule.name, {name: here[name] for name in told})
     if rule.name in TRUSTING | {"nnm", "bucketing", "auto"}:
         # Also what the rule does not ask for, and takes where it is given.
-        options = {
+        options |= {
             "base": make.unflat("base", given.start),
             "root_update": make.unflat("root", given.root),
         }

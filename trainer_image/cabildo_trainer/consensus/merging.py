@@ -121,9 +121,9 @@ def check(field: Field, rule: Rule, context: Context) -> None:
     strangers = sorted(rule.named - known)
     if strangers:
         raise ImpossibleSetting(
-            f"rule {rule.name} names {', '.join(map(repr, strangers))}, and no participant is"
-            f" called so: {', '.join(map(repr, sorted(known)))}",
-            remedy="correct the key, or take it out",
+            f"rule {rule.name} names {', '.join(map(repr, strangers))}, and none of the"
+            f" {len(known)} participants is called so",
+            remedy=f"correct the key, or take it out; there are {', '.join(sorted(known))}",
         )
     rule.requirement(field.n, field.declared)
     if field.f < 0:
