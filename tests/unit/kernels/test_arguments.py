@@ -41,6 +41,7 @@ LOGITS = np.stack(ROWS)
 STARTS = np.array([0, 3, 8])
 HEADS = np.ones((1, 2, 1, 4), dtype=np.float32)
 PROMPT = np.ones((1, 2, 2000, 4), dtype=np.float32)
+# NumPy gives the constructor no types.
 MASKED: Any = np.ma.masked_array(ROW, mask=ROW > 0.5)  # type: ignore[no-untyped-call]
 MASKED_SQUARE: Any = np.ma.masked_array(np.eye(2), mask=np.eye(2) > 0)  # type: ignore[no-untyped-call]
 LIST: Any = ROW.tolist()
@@ -76,6 +77,7 @@ def test_a_number_of_threads_that_is_none_is_refused(
         THREADED[name](threads=threads)
 
 
+# Wrong types on purpose: not every caller has a type checker.
 REFUSED: list[tuple[str, Any]] = [
     (r"trim=1\.9: a whole number", lambda: trimmed_mean(ROWS, trim=1.9)),  # type: ignore[arg-type]
     (r"keep=2\.5: a whole number", lambda: mean_around_median(ROWS, keep=2.5)),  # type: ignore[arg-type]

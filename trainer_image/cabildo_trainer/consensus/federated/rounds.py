@@ -87,7 +87,8 @@ class ServerState:
             value: dict[str, Any] = json.loads(content)
             if value["version"] != VERSION:
                 raise ImpossibleSetting(
-                    f"the server's state has version {value['version']}, not {VERSION}"
+                    f"the server's state has version {value['version']}, not {VERSION}",
+                    remedy="use the release that wrote it, or start without a state",
                 )
             return cls(
                 optimizer=_optimizer(value["optimizer"], value["parameters"]),
