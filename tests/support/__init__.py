@@ -4,6 +4,11 @@ Here: a plain JSON client, waiting by watching, the operator as a host process, 
 Never here: assertions about the product (they stand in the tests) or mocks of it.
 """
 
+from pathlib import Path
+
 import pytest
 
-pytest.register_assert_rewrite("support")  # a failed assert here tells its values, as in a test
+# A failed assert in one of these tells its values, as one in a test does.
+pytest.register_assert_rewrite(
+    *(f"{__name__}.{one.stem}" for one in Path(__file__).parent.glob("[!_]*.py"))
+)
