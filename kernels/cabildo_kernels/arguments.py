@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import math
 import operator
+import struct
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from cabildo_kernels.errors import InvalidInput
+from cabildo_kernels.fallback.floating_point import default_environment
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -44,7 +46,7 @@ def finite_number(name: str, value: Any, *, most: float = math.inf) -> float:
         InvalidInput: It is none, NaN, infinite, or larger than `most` in size.
     """
     try:
-        number = float(value)
+        number = value if type(value) is float else _as_float(value)
     except (TypeError, ValueError, OverflowError):
         raise InvalidInput(f"{name}={value!r}: a finite number is needed") from None
     if not math.isfinite(number):
@@ -52,6 +54,18 @@ def finite_number(name: str, value: Any, *, most: float = math.inf) -> float:
     if abs(number) > most:
         raise InvalidInput(f"{name}={number}: at most {most:g} in size is taken")
     return number
+
+
+def _as_float(value: Any) -> float:
+    if type(value) is int:
+        return float(value)
+    with default_environment():  # of float32: a denormal stays what it is
+        return float(value)
+
+
+def is_zero(number: float) -> bool:
+    """Return whether it is +0 or -0; where denormals are flushed, `== 0` says so of them too."""
+    return struct.pack("<d", abs(number)) == bytes(8)
 
 
 def refuse_no_array(name: str, array: Any) -> None:
@@ -81,7 +95,10 @@ def real_numbers(name: str, values: ArrayLike) -> NDArray[np.float64]:
     try:
         given = np.asarray(values)
         if given.dtype.kind in _REAL_KINDS:
-            return given.astype(np.float64, copy=False)
+            if given.dtype == np.float64:
+                return given
+            with default_environment():
+                return given.astype(np.float64)
     except (TypeError, ValueError, OverflowError) as error:
         raise InvalidInput(f"{name}: {error}; real numbers are needed") from error
     raise InvalidInput(f"{name}: {given.dtype}; real numbers are needed")

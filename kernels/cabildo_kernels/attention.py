@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from cabildo_kernels import dispatch, libraries
-from cabildo_kernels.arguments import refuse_no_array
+from cabildo_kernels.arguments import finite_number, refuse_no_array
 from cabildo_kernels.errors import InvalidInput, NonFiniteInput
 from cabildo_kernels.fallback import attention as fallback
 from cabildo_kernels.fallback.floating_point import default_environment
@@ -166,6 +166,8 @@ def _own(
     threads: int | None,
 ) -> NDArray[np.float32]:
     count = threads_for(k.nbytes + v.nbytes, asked=threads)
+    if scale is not None:
+        scale = finite_number("scale", scale)
     native = dispatch.native("softmax")
     if native is not None:
         # Plain arrays are checked by the compiled code: a short cache leaves no time for more.

@@ -18,6 +18,7 @@ from cabildo_kernels import dispatch
 from cabildo_kernels.arguments import (
     LARGEST_WEIGHT,
     finite_number,
+    is_zero,
     real_numbers,
     refuse_no_array,
     whole_number,
@@ -193,7 +194,7 @@ def weighted_sum(
     checked = checked_rows(rows, dtype=dtype)
     matrix = _weights(real_numbers("weights", weights)[np.newaxis], rows=checked)
     divisor = finite_number("divisor", divisor)
-    if divisor == 0.0:
+    if is_zero(divisor):
         raise InvalidInput(f"divisor={divisor}: a finite number other than 0 is needed")
     result = _output(out, rows=checked, out_dtype=out_dtype)
     count = threads_for(checked.size_bytes, asked=threads)
@@ -294,7 +295,7 @@ def _weights(weights: NDArray[np.float64], *, rows: Rows) -> NDArray[np.float64]
         )
     if not (np.abs(weights) <= LARGEST_WEIGHT).all():
         raise InvalidInput(f"weights: each must be finite and at most {LARGEST_WEIGHT:g} in size")
-    return np.ascontiguousarray(weights)
+    return np.array(weights, order="C")  # a copy: `out` may lie where the caller's weights do
 
 
 def _output(

@@ -80,6 +80,7 @@ def update_many(
         InvalidInput: Not as many buffers as digests, a digest that stands twice, or something that
             is no contiguous buffer. No digest was fed anything then.
     """
+    digests, buffers = tuple(digests), tuple(buffers)  # what is looked at is what is fed
     if len(digests) != len(buffers):
         raise InvalidInput(f"buffers: {len(buffers)} for {len(digests)} digests; give one for each")
     if len({id(digest) for digest in digests}) != len(digests):
@@ -89,6 +90,10 @@ def update_many(
     count = threads_for(sum(view.nbytes for view in views), asked=threads)
     native = _native()
     if native is not None:
+        for index, digest in enumerate(digests):
+            if not isinstance(digest, native.Sha256):
+                kind = type(digest).__qualname__
+                raise InvalidInput(f"digests[{index}]: {kind}; results of sha256() are taken")
         native.update_many(digests, buffers, threads=count)
         return
     for digest, view in zip(digests, views, strict=True):

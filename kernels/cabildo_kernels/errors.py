@@ -42,6 +42,10 @@ class NonFiniteInput(KernelError, ValueError):
         names = ", ".join(str(row) for row in self.rows)
         super().__init__(f"NaN or infinity in row {names}: leave these rows out")
 
+    def __reduce__(self) -> tuple[type[NonFiniteInput], tuple[tuple[int, ...]]]:
+        # An exception is copied by its message otherwise, whose characters are no rows.
+        return type(self), (self.rows,)
+
 
 class UnavailablePath(KernelError, RuntimeError):
     """CABILDO_KERNELS_ISA names a path that cannot run here; the message lists those that can."""

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
 SWEEPS: Final = 64
+MOST_SWEEPS: Final = 1_000_000
 SUBSETS_AT_ONCE: Final = 4096
 """Subsets whose matrices exist at one time: some megabytes in NumPy."""
 
@@ -81,8 +82,8 @@ def jacobi_eigen(
         KernelError: ``sweeps`` were not enough.
     """
     sweeps = whole_number("sweeps", sweeps)
-    if sweeps < 1:
-        raise InvalidInput(f"sweeps={sweeps}: 1 or more is needed")
+    if not 1 <= sweeps <= MOST_SWEEPS:
+        raise InvalidInput(f"sweeps={sweeps}: 1 or more is needed, at most {MOST_SWEEPS}")
     batch = in_one_piece(real_numbers("matrices", matrices))
     single = batch.ndim == 2  # noqa: PLR2004 - a matrix
     batch = batch[None] if single else batch

@@ -71,6 +71,8 @@ def matmul(a: NDArray[Any], b: NDArray[Any], *, dtype: str | None = None) -> NDA
                 return own
         refuse_no_array("a", a)
         refuse_no_array("b", b)
+        if not type(a) is type(b) is np.ndarray:  # a memmap, say: its values decide, as any array's
+            return matmul(np.asarray(a), np.asarray(b))
         product: NDArray[Any] = (
             np.matmul(a.astype(np.float32), b.astype(np.float32)).astype(np.float16)
             if a.dtype.char == b.dtype.char == "e"  # halves

@@ -18,6 +18,7 @@ from cabildo_kernels import dispatch
 from cabildo_kernels.arguments import (
     LARGEST_WEIGHT,
     finite_number,
+    is_zero,
     real_numbers,
     refuse_no_array,
     whole_number,
@@ -201,7 +202,7 @@ def combine_task_vectors(
     scale = finite_number("scale", scale, most=LARGEST_WEIGHT)
     weighing = _weights("weights", weights, n=n)
     polls = weighing if votes is None else _weights("votes", votes, n=n)
-    if scale == 0.0:  # times a quotient that overflowed it would be NaN
+    if is_zero(scale):  # times a quotient that overflowed it would be NaN
         weighing = np.zeros(n)
     job = fallback.Combination(
         rows=arrays,

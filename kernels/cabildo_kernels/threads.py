@@ -42,6 +42,8 @@ def cgroup_quota(*, cgroups: Path = CGROUPS, own: Path = Path("/proc/self/cgroup
         if controllers and "cpu" not in names:
             continue
         root = cgroups / controllers if controllers else cgroups
+        if not root.is_dir():  # v1 mounts may list the controllers in another order
+            root = cgroups / "cpu"
         folder = root / name.lstrip("/")
         for place in (folder, *folder.parents):
             found.extend(_limit(place))

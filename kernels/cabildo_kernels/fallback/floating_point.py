@@ -53,8 +53,9 @@ def default_environment() -> Iterator[None]:
     saved = ctypes.create_string_buffer(ENVIRONMENT_BYTES)
     if library is not None:
         library.fegetenv(saved)
-        library.fesetenv(DEFAULT_ENVIRONMENT)
-    try:
+    try:  # also around the change: a signal's exception may come right after it
+        if library is not None:
+            library.fesetenv(DEFAULT_ENVIRONMENT)
         if not denormals_kept():
             raise KernelError(
                 "denormals are flushed to zero in this thread, which changes results: unload the"

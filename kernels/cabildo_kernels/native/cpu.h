@@ -10,8 +10,9 @@ static int cpu_paths(void)
     int paths = 1 << PATH_INDEX_BASELINE;
 #if defined(__x86_64__)
     __builtin_cpu_init();
-    /* Every CPU with AVX2 that a kernel enables also has F16C; the check costs nothing. */
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
+    /* A CPU with AVX2 has F16C; a virtual machine may hide it. */
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+        __builtin_cpu_supports("f16c")) {
         paths |= 1 << PATH_INDEX_AVX2;
         if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
             __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))

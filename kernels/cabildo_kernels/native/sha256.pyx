@@ -67,7 +67,11 @@ cdef class Sha256:
 
 def update_many(streams, buffers, *, int threads) -> None:
     """Feed every stream its buffer. The streams are distinct objects of this module."""
+    # Ours while the lock is released: another thread may empty the caller's lists.
+    streams, buffers = tuple(streams), tuple(buffers)
     cdef int64_t count = len(streams), held = 0, i
+    if len(buffers) != count:
+        raise ValueError("a buffer for each stream")
     cdef sha256_feed *feeds = <sha256_feed *> malloc(max(count, 1) * sizeof(sha256_feed))
     cdef Py_buffer *views = <Py_buffer *> malloc(max(count, 1) * sizeof(Py_buffer))
     try:

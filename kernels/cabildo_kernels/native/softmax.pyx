@@ -133,10 +133,14 @@ def attention(q, k, v, *, scale, bint causal, bint decode, int path, int threads
     None: arguments that are no float32 arrays [batch, heads, sequence, features] that fit each
     other, or a result that is not finite. The caller then looks closer.
     """
-    cdef _Buffer a = _Buffer(q), b = _Buffer(k), c = _Buffer(v), d
+    cdef _Buffer a, b, c, d
     cdef attention_shape shape
     cdef double given
     cdef int64_t bad
+    try:
+        a, b, c = _Buffer(q), _Buffer(k), _Buffer(v)
+    except (BufferError, ValueError):  # dates have no buffer
+        return None
     if not _fit(&a.view, &b.view, &c.view, causal):
         return None
     out = empty((a.view.shape[0], a.view.shape[1], a.view.shape[2], a.view.shape[3]), float32)

@@ -130,9 +130,18 @@ float attention_scale(const double *given, int64_t features) {
 
 int64_t run_attention(int path, int threads, int decode, const float *q, const float *k,
                       const float *v, float *out, const attention_shape *shape, int64_t batches) {
+    if (batches * shape->query_heads == 0) {
+        return 0; /* nothing to do, and no number of query heads to keep together */
+    }
     int64_t keys = padded(shape->keys, 64), features = padded(shape->features, 64);
-    int64_t floats = decode ? keys + 2 * features
-                            : 2 * keys * features + PREFILL_ROWS * (keys + features);
+    int64_t rows = decode ? keys + 2 * features : PREFILL_ROWS * (keys + features);
+    int64_t laid_out = 0, floats, bytes;
+    /* An array of stride zero may have more keys than memory has bytes. */
+    if ((!decode && __builtin_mul_overflow(2 * keys, features, &laid_out)) ||
+        __builtin_add_overflow(laid_out, rows, &floats) ||
+        __builtin_mul_overflow(floats, (int64_t)sizeof(float), &bytes)) {
+        return OUT_OF_MEMORY;
+    }
     span_call call = {.work = attention_span, .table = table_of(path),
                       .items = batches * shape->query_heads, .in = {q, k, v}, .out = out,
                       .shape = shape, .scratch_floats = floats, .flag = decode};

@@ -46,8 +46,8 @@ typedef struct {
 } tv_combination;
 
 #define TV_DECLARE(path)                                                                       \
-    void tv_histogram_##path(const tv_pair *pair, int64_t begin, int64_t end, int64_t prefix,  \
-                             uint64_t *counts);                                                \
+    int tv_histogram_##path(const tv_pair *pair, int64_t begin, int64_t end, int64_t prefix,   \
+                            uint64_t *counts);                                                 \
     int64_t tv_find_##path(const tv_pair *pair, int64_t begin, int64_t end, uint32_t bits,     \
                            int64_t nth, int64_t *seen);                                        \
     uint64_t tv_combine_##path(const tv_combination *job, int64_t begin, int64_t end,          \
@@ -59,7 +59,7 @@ TV_DECLARE(avx512)
 TV_DECLARE(neon)
 
 /* The same on the chosen path, under the default floating-point control word. */
-void tv_histogram(int path, const tv_pair *pair, int64_t size, int64_t prefix, uint64_t *counts);
+int tv_histogram(int path, const tv_pair *pair, int64_t size, int64_t prefix, uint64_t *counts);
 int64_t tv_find(int path, const tv_pair *pair, int64_t size, uint32_t bits, int64_t nth,
                 int64_t *seen);
 void tv_combine(int path, const tv_combination *job, int64_t size, int threads, uint64_t *bad_rows,

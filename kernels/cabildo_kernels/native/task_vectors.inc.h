@@ -85,13 +85,14 @@ static void histogram_low(const tv_pair *pair, int64_t begin, int64_t end, uint3
 }
 
 /* Adds to `counts` how many magnitudes have each value of their leading 16 bits (prefix < 0), or,
-   among those with that prefix, of their 15 low bits. */
-void TV_FN(tv_histogram)(const tv_pair *pair, int64_t begin, int64_t end, int64_t prefix,
+   among those with that prefix, of their 15 low bits. Returns -1, with `counts` as they were, where
+   there is no memory. */
+int TV_FN(tv_histogram)(const tv_pair *pair, int64_t begin, int64_t end, int64_t prefix,
                          uint64_t *counts)
 {
     enum { SPAN = 1 << 30 }; /* 32-bit counters do not overflow within one */
     uint32_t *tables = malloc(2 * TV_HIGH_BINS * sizeof(uint32_t));
-    if (!tables) abort();
+    if (!tables) return -1;
     for (int64_t at = begin; at < end; at += SPAN) {
         int64_t stop = end - at < SPAN ? end : at + SPAN;
         memset(tables, 0, 2 * TV_HIGH_BINS * sizeof(uint32_t));
@@ -105,6 +106,7 @@ void TV_FN(tv_histogram)(const tv_pair *pair, int64_t begin, int64_t end, int64_
         }
     }
     free(tables);
+    return 0;
 }
 
 /* The index of the nth (from 0) magnitude equal to `bits`, or -1; `seen` counts those before. */

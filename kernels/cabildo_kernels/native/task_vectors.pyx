@@ -39,8 +39,8 @@ cdef extern from "task_vectors.h":
     enum:
         TV_HIGH_BINS
         TV_LOW_BINS
-    void tv_histogram(int path, const tv_pair *pair, int64_t size, int64_t prefix,
-                      uint64_t *counts) nogil
+    int tv_histogram(int path, const tv_pair *pair, int64_t size, int64_t prefix,
+                     uint64_t *counts) nogil
     int64_t tv_find(int path, const tv_pair *pair, int64_t size, uint32_t bits, int64_t nth,
                     int64_t *seen) nogil
     void tv_combine(int path, const tv_combination *job, int64_t size, int threads,
@@ -78,10 +78,13 @@ def histogram(row, int kind, base, int base_kind, int64_t prefix, uint64_t[::1] 
     """Add the magnitudes' leading bits (prefix < 0) or the low bits after `prefix` to `counts`."""
     cdef tv_pair pair = pair_of(row, kind, base, base_kind)
     cdef int64_t size = row.size
+    cdef int failed
     if counts.shape[0] != (TV_HIGH_BINS if prefix < 0 else TV_LOW_BINS):
         raise ValueError("a count for each bin")
     with nogil:
-        tv_histogram(path, &pair, size, prefix, &counts[0])
+        failed = tv_histogram(path, &pair, size, prefix, &counts[0])
+    if failed:
+        raise MemoryError("no memory for the tables of counts")
 
 
 def find(row, int kind, base, int base_kind, uint32_t bits, int64_t nth, int path):

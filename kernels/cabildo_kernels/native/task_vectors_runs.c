@@ -5,7 +5,7 @@
 
 enum { SPAN_COLUMNS = 24576 };
 
-typedef void (*histogram_function)(const tv_pair *, int64_t, int64_t, int64_t, uint64_t *);
+typedef int (*histogram_function)(const tv_pair *, int64_t, int64_t, int64_t, uint64_t *);
 typedef int64_t (*find_function)(const tv_pair *, int64_t, int64_t, uint32_t, int64_t, int64_t *);
 typedef uint64_t (*combine_function)(const tv_combination *, int64_t, int64_t, int *);
 
@@ -22,11 +22,12 @@ static const histogram_function histograms[] = TV_TABLE(tv_histogram);
 static const find_function finds[] = TV_TABLE(tv_find);
 static const combine_function combines[] = TV_TABLE(tv_combine);
 
-void tv_histogram(int path, const tv_pair *pair, int64_t size, int64_t prefix, uint64_t *counts)
+int tv_histogram(int path, const tv_pair *pair, int64_t size, int64_t prefix, uint64_t *counts)
 {
     fp_control saved = fp_enter();
-    histograms[path](pair, 0, size, prefix, counts);
+    int failed = histograms[path](pair, 0, size, prefix, counts);
     fp_leave(saved);
+    return failed;
 }
 
 int64_t tv_find(int path, const tv_pair *pair, int64_t size, uint32_t bits, int64_t nth,

@@ -80,7 +80,7 @@ def test_what_we_write_the_library_reads(tmp_path: Path) -> None:
         ({"a": tensor(0, 3, shape=[3.0])}, b"abc", "shape"),
         ({"a": tensor(0, 3, shape=[True, 3])}, b"abc", "shape"),
         ({"a": tensor(0, 3, shape=[1] * 65)}, b"abc", "shape"),
-        ({"a": tensor(0, 3, shape=[2**62, 2**62, 0])}, b"abc", "needs 0 bytes"),
+        ({"a": tensor(0, 3, shape=[2**62, 2**62, 0])}, b"abc", "shape"),
         ({"a": tensor(0, 3, data_offsets=[0, 3, 4])}, b"abc", "data_offsets"),
         ({"a": tensor(0, 3, data_offsets=[3, 0])}, b"abc", "give -3"),
         ({"a": tensor(0, 3, dtype="F128")}, b"abc", "element type 'F128'"),

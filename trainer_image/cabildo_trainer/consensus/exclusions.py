@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from cabildo_trainer.consensus.errors import ImpossibleSetting, ManifestMismatch, NonFiniteInput
-from cabildo_trainer.consensus.manifests.agreement import agree
+from cabildo_trainer.consensus.manifests.agreement import agree, same_base, same_form
+from cabildo_trainer.consensus.manifests.manifest import facts_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -154,28 +155,56 @@ def same_tensors(one: ModelSource, other: ModelSource) -> None:
 
 def minority(sources: Sequence[ModelSource], context: Context, *, f: int) -> list[str]:
     """Returns the participants that differ from the form which more than f others share."""
+    if not sources:
+        return []
     forms: list[list[ModelSource]] = []
     for source in sources:
         for form in forms:
-            if _agree(form[0], source, context):
+            if _same_form(form[0], source, context):
                 form.append(source)
                 break
         else:
             forms.append([source])
     largest = max(forms, key=len, default=[])
     honest = len(sources) - f
+    wrong: list[str] = []
     if len(forms) > 1 and len(largest) >= honest > f:
-        return [source.key for source in sources if source not in largest]
-    agree(sources, base=context.base, integers=context.integers)
-    return []
+        wrong = [source.key for source in sources if source not in largest]
+    rest = [source for source in sources if source.key not in wrong]
+    same_form(rest, integers=context.integers)
+    if context.base is None:
+        wrong += _of_other_bases(rest, f=f - len(wrong))
+    return wrong
 
 
-def _agree(one: ModelSource, other: ModelSource, context: Context) -> bool:
+def _same_form(one: ModelSource, other: ModelSource, context: Context) -> bool:
     try:
-        agree([one, other], base=context.base, integers=context.integers)
+        same_form([one, other], integers=context.integers)
     except ManifestMismatch:
         return False
     return True
+
+
+def _of_other_bases(sources: Sequence[ModelSource], *, f: int) -> list[str]:
+    """Returns the participants that claim another base than the honest one.
+
+    A claim that more than f share is an honest one's, and honest participants started from one
+    base: other claims are false. Who claims nothing contradicts nobody. Where no claim has so many,
+    none is proven false, and nothing rests on them: up to f liars must not end a round.
+
+    Raises:
+        ManifestMismatch: More than f would have to lie.
+    """
+    claims: dict[str, list[str]] = {}
+    for source in sources:
+        digest = facts_of(source).base_digest
+        if digest is not None:
+            claims.setdefault(digest, []).append(source.key)
+    by_number = sorted(claims.values(), key=len, reverse=True)
+    others = [key for keys in by_number[1:] for key in keys]
+    if len(others) > f:
+        same_base(sources)
+    return others if by_number and len(by_number[0]) > f else []
 
 
 def charge(error: NonFiniteInput, field: Field) -> dict[str, str]:

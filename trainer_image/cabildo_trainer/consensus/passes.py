@@ -255,7 +255,13 @@ class Session:
         with _evaluating(gradient, what="gradient"):
             slope = gradient.gradient(model)
             for name, spec in self.specs.items():
-                if spec.is_floating and tuple(slope.tensors[name].shape) != tuple(spec.shape):
+                if not spec.is_floating:
+                    continue
+                if not slope.tensors[name].is_floating:
+                    raise ValueError(
+                        f"tensor {name!r} is {slope.tensors[name].dtype}, not F32, F16 or BF16"
+                    )
+                if tuple(slope.tensors[name].shape) != tuple(spec.shape):
                     raise ValueError(
                         f"tensor {name!r} has shape {list(slope.tensors[name].shape)},"
                         f" the models' {list(spec.shape)}"

@@ -91,7 +91,7 @@ def _to_json(value: Any) -> Any:
 
 def _from_json(value: Any) -> Any:
     if isinstance(value, dict):
-        if "kind" in value:
+        if isinstance(value.get("kind"), str):  # else a tensor of that name has a recipe
             return recipe_from_json(value)
         return {key: _from_json(item) for key, item in value.items()}
     if isinstance(value, list):

@@ -35,8 +35,15 @@ class StagedFolder:
         refuse_existing(target)
         target.parent.mkdir(parents=True, exist_ok=True)
         self.path = target.with_name(f".{target.name}.partial")
+        if self.path.is_symlink() or (self.path.exists() and not self.path.is_dir()):
+            raise ImpossibleSetting(
+                f"{self.path}, where {target} is written, is not a folder of its own",
+                remedy="Delete it, or choose another output.",
+            )
         self.path.mkdir(exist_ok=True)
-        self._lock: int | None = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        # Should it become a link after that look: what it points at must not be cleared.
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+        self._lock: int | None = os.open(self.path, flags)
         if not _locked(self._lock):
             os.close(self._lock)
             raise ImpossibleSetting(

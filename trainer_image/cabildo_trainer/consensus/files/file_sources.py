@@ -27,7 +27,7 @@ from cabildo_trainer.consensus.files.file_digests import (
     span_bytes_for,
 )
 from cabildo_trainer.consensus.files.read_ahead import run
-from cabildo_trainer.consensus.files.safetensors_files import find_model
+from cabildo_trainer.consensus.files.safetensors_files import find_model, open_regular
 from cabildo_trainer.consensus.files.safetensors_header import ITEM_SIZES
 from cabildo_trainer.consensus.manifests.manifest import Manifest, manifest_of
 from cabildo_trainer.consensus.sources import NUMPY_TYPES
@@ -132,7 +132,7 @@ class FileModel:
             name: Ledger(size_bytes=place.placed.size_bytes, span_bytes=span)
             for name, place in files.tensors.items()
         }
-        self._descriptors = [os.open(path, os.O_RDONLY | os.O_CLOEXEC) for path in files.paths]
+        self._descriptors = [open_regular(path) for path in files.paths]
         self._close_files = weakref.finalize(self, _close, self._descriptors)
         for descriptor in self._descriptors:
             os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_SEQUENTIAL)

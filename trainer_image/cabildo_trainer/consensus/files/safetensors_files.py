@@ -14,12 +14,13 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from cabildo_trainer.consensus.errors import ManifestMismatch, MissingInput
-from cabildo_trainer.consensus.files.safetensors_header import Header, read_header
+from cabildo_trainer.consensus.files.safetensors_header import Header, is_unicode, read_header
 from cabildo_trainer.consensus.manifests.canonical_json import (
     BadJsonError,
     canonical_json,
@@ -190,11 +191,29 @@ def _refuse_pickle(path: Path) -> None:
         )
 
 
+def open_regular(path: Path) -> int:
+    """Returns a descriptor for reading a file whose sender is not trusted.
+
+    A pipe in its place would never answer, and a device never end.
+
+    Raises:
+        ManifestMismatch: It is no regular file.
+        OSError: It cannot be opened.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return descriptor
+    os.close(descriptor)
+    raise ManifestMismatch(
+        f"{path} is no regular file", remedy="Copy the model's files into a folder."
+    )
+
+
 def _headers(paths: Iterable[Path]) -> list[Header]:
     headers: list[Header] = []
     with ExitStack() as stack:
         for path in paths:
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            descriptor = open_regular(path)
             stack.callback(os.close, descriptor)
             headers.append(read_header(descriptor, path=path))
     return headers
@@ -219,6 +238,10 @@ def _weight_map(index: Path) -> dict[str, str]:
     if not isinstance(weight_map, dict) or not weight_map:
         raise ManifestMismatch(f"{index} has no weight_map", remedy="Export the model again.")
     for name, file in weight_map.items():
+        if not is_unicode(name):
+            raise ManifestMismatch(
+                f"{index} names {name!a}, which is no Unicode", remedy="Export the model again."
+            )
         plain = isinstance(file, str) and file == os.path.basename(file) and len(file) > len(SUFFIX)  # noqa: PTH119 - the text of the name, not a path
         if not plain or not file.isprintable() or not file.endswith(SUFFIX):
             raise ManifestMismatch(
@@ -250,10 +273,12 @@ def _check_index(
 
 
 def _read_json(path: Path) -> Any:
-    if path.stat().st_size > LARGEST_JSON_BYTES:
+    with os.fdopen(open_regular(path), "rb") as file:
+        text = file.read(LARGEST_JSON_BYTES + 1)
+    if len(text) > LARGEST_JSON_BYTES:
         raise ManifestMismatch(f"{path} has more than {LARGEST_JSON_BYTES} bytes")
     try:
-        return parse_strict(path.read_bytes())
+        return parse_strict(text)
     except BadJsonError as error:
         raise ManifestMismatch(
             f"{path} is no sound JSON: {error}", remedy="Copy or export the model again."

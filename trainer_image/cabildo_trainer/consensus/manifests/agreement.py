@@ -52,24 +52,37 @@ def agree(
         ManifestMismatch: They differ; the message names the first difference.
         ImpossibleSetting: There is no such policy.
     """
+    models = [*([] if base is None else [base]), *sources]
+    same_form(models, integers=integers)
+    if base is not None:
+        for model in sources:
+            _trained_from(base, model)
+    else:
+        same_base(sources)
+
+
+def same_form(models: Sequence[ModelSource], *, integers: str = "equal") -> None:
+    """Refuses models that do not fit each other, whatever they say of their bases.
+
+    Args:
+        models: At least one.
+        integers: As for `agree`.
+
+    Raises:
+        ManifestMismatch: They differ; the message names the first difference.
+        ImpossibleSetting: There is no such policy.
+    """
     if integers not in INTEGER_POLICIES:
         raise ImpossibleSetting(
             f"integers is {integers!r}", remedy=f"Use one of {', '.join(INTEGER_POLICIES)}."
         )
-    models = [*([] if base is None else [base]), *sources]
     for model in models:
         check_mergeable(model)
     first = models[0]
     for other in models[1:]:
         _same_tensors(first, other)
         _same_facts(first, other)
-    if base is not None:
-        for model in sources:
-            _trained_from(base, model)
-    else:
-        _same_base(sources)
-    if integers == "equal":
-        for other in models[1:]:
+        if integers == "equal":
             _same_integers(first, other)
 
 
@@ -160,7 +173,8 @@ def _trained_from(base: ModelSource, model: ModelSource) -> None:
         )
 
 
-def _same_base(sources: Sequence[ModelSource]) -> None:
+def same_base(sources: Sequence[ModelSource]) -> None:
+    """Refuses models of which two say that they were trained from different bases."""
     known = [(model.key, facts_of(model).base_digest) for model in sources]
     claims = [(key, digest) for key, digest in known if digest is not None]
     for key, digest in claims[1:]:

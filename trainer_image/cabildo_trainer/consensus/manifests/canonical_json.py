@@ -56,8 +56,8 @@ def parse_strict(text: bytes) -> Any:
 def _object(members: list[tuple[str, Any]]) -> dict[str, Any]:
     result = dict(members)
     if len(result) != len(members):
-        names = [name for name, _ in members]
-        twice = next(name for name in names if names.count(name) > 1)
+        seen: set[str] = set()
+        twice = next(name for name, _ in members if name in seen or seen.add(name))
         raise BadJsonError(f"{twice!r} is there twice")
     return result
 

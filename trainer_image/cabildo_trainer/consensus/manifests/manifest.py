@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -62,7 +62,7 @@ class ModelFacts:
     config_digest: str | None = None
     tokenizer_digest: str | None = None
     tied_names: tuple[tuple[str, ...], ...] = ()
-    quantised: str = ""
+    quantised: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from cabildo_api.consensus_limits import Check
 from cabildo_trainer.consensus.context import Need
 from cabildo_trainer.consensus.decision import Candidate, Decision
 from cabildo_trainer.consensus.elementary import softmax
+from cabildo_trainer.consensus.errors import ImpossibleSetting
 from cabildo_trainer.consensus.merges.simplex import (
     Method,
     Penalised,
@@ -52,6 +53,11 @@ class ModelLoss:
     """The trusted loss of sum a_i x_i as a function of the weights a; remembers its last point."""
 
     def __init__(self, session: Session) -> None:
+        if not any(spec.is_floating and spec.size for spec in session.specs.values()):
+            raise ImpossibleSetting(
+                "the models have no floating elements, so no loss depends on their weights",
+                remedy="give models with tensors of F32, F16 or BF16",
+            )
         self._session = session
         self._last: tuple[Recipe, ModelSource] | None = None
 
@@ -206,13 +212,17 @@ class LearnedSoup(Rule):
     def decide(self, session: Session) -> Decision:
         """Descends."""
         layers = {
-            name: self._layer(name) for name, spec in session.specs.items() if spec.is_floating
+            name: self._layer(name)
+            for name, spec in session.specs.items()
+            if spec.is_floating and spec.size
         }
         objective = ModelLoss(session)
         theta: dict[str, Weights] = dict.fromkeys(layers.values(), (0.0,) * session.n)
         loss, rate, steps = objective.loss_of(_recipe(theta, layers)), self.rate, 0
         while steps < self.iterations:
             slopes = _slopes(objective.by_tensor(_recipe(theta, layers)), theta, layers)
+            if steps == 0:  # the loss may have any scale
+                rate /= max(1.0, *(abs(slope) for layer in slopes.values() for slope in layer))
             stepped = _descend(objective, theta, slopes, layers=layers, loss=loss, rate=rate)
             if stepped is None:
                 break

@@ -108,7 +108,13 @@ def uniform(count: int) -> Weights:
 
 
 def project(point: Sequence[float]) -> Weights:
-    """Returns the nearest point of the simplex (Duchi et al., ICML 2008, by sorting)."""
+    """Returns the nearest point of the simplex (Duchi et al., ICML 2008, by sorting).
+
+    It is that of the point moved along (1, ..., 1): with its largest coordinate at zero, the 1 that
+    is shared out does not vanish beside large ones.
+    """
+    largest = max(point)
+    point = [value - largest for value in point]
     total, shift = 0.0, 0.0
     for rank, value in enumerate(sorted(point, reverse=True), start=1):
         total += value
@@ -154,6 +160,8 @@ def minimise(
     weights = _inward(start) if method is Method.MIRROR_DESCENT else start
     value, evaluations, curvature = objective.value(weights), 1, 1.0
     gradient = objective.gradient(weights)
+    # No loss is so steep that halving from 1 would not come to its scale.
+    curvature = max(curvature, max(gradient) - min(gradient))
     for step in range(iterations + 1):
         gap = duality_gap(weights, gradient)
         stopped = "gap" if gap <= tolerance * (1.0 + abs(value)) else "iterations"

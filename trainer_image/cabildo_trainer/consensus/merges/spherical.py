@@ -35,6 +35,8 @@ TWO: Final = 2
 PARALLEL: Final = 0.9995
 """Above this |cosine| two tensors count as parallel, and SLERP is the straight line."""
 _CONVERGED: Final = 1e-13
+_OPPOSITE: Final = 1e-14
+"""Below this square of the sine a direction with a negative cosine is the mean's opposite."""
 
 
 def slerp_weights(gram: NDArray[np.float64], *, t: float, parallel: float) -> tuple[float, float]:
@@ -96,13 +98,20 @@ def _unit(
 def _tangent_mean(
     mean: NDArray[np.float64], units: NDArray[np.float64], weights: tuple[float, ...]
 ) -> NDArray[np.float64]:
-    """Returns sum w_i log_m(u_i) with log_m(u) = w / sin w (u - cos w m), w the angle to m."""
+    """Returns sum w_i log_m(u_i) with log_m(u) = w / sin w (u - cos w m), w the angle to m.
+
+    From m every way leads to its opposite, so that one has no logarithm and pulls nowhere: what is
+    left of u - cos w m there is rounding, and would be stretched to any length. All tensors of one
+    element, and others on one line, are of this kind.
+    """
     cosines = matrix_vector(units, mean)
     step = np.zeros_like(mean)
     for row, weight in enumerate(weights):
         if units[row, row] == 0.0:
             continue
         cosine = max(-1.0, min(1.0, float(cosines[row])))
+        if cosine < 0.0 and 1.0 - cosine * cosine < _OPPOSITE:
+            continue
         angle = acos(cosine)
         stretch = 1.0 if angle < _CONVERGED else angle / max(sin(min(angle, PI)), _CONVERGED)
         step[row] += weight * stretch
