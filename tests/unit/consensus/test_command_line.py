@@ -299,6 +299,7 @@ def test_the_command_needs_no_torch_and_sigterm_leaves_nothing(folder: Path) -> 
         "sys.exit(command_line.main(sys.argv[1:]))\n"
     )
     arguments = ["merge", "--rule", "median", *model_arguments(folder)]
+    arguments += ["--result", str(folder / "result.json")]
     ended = subprocess.run(
         [sys.executable, "-c", program, *arguments, "--output", str(folder / "out")],
         check=False,
@@ -308,6 +309,7 @@ def test_the_command_needs_no_torch_and_sigterm_leaves_nothing(folder: Path) -> 
     )
     assert ended.returncode == 75, ended.stderr
     assert not (folder / "out").exists()
+    assert not (folder / "result.json").exists()
     assert not list(folder.glob(".*"))
 
 

@@ -148,6 +148,15 @@ def test_a_program_that_dies_in_a_round_leaves_it_charged(tmp_path: Path) -> Non
     assert Ledger.from_json(path.read_text()).rounds == 2
 
 
+def test_a_round_whose_record_has_no_place_is_not_made(folder: Path) -> None:
+    """Its commitment and sealed scales would be lost, and the round paid for."""
+    create_ledger(folder / "ledger.json")
+    options = ["--result", str(folder / "previous")]
+    assert main(arguments(folder, *private(folder), *options, output="out")) == 78
+    assert ledger(folder) == Ledger()
+    assert not (folder / "out").exists()
+
+
 def test_a_refused_round_takes_its_charge_back(tmp_path: Path) -> None:
     path = tmp_path / "ledger.json"
     create_ledger(path)

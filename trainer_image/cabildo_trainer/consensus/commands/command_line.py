@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import signal
 import sys
 from pathlib import Path
@@ -20,6 +21,7 @@ from cabildo_trainer.consensus.commands.model_commands import (
     verify_model,
 )
 from cabildo_trainer.consensus.errors import ConsensusError, ImpossibleSetting
+from cabildo_trainer.consensus.files.durable_files import StagedFile, refuse_nameless
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -145,21 +147,50 @@ def _merge(parsed: argparse.Namespace) -> int:
     if parsed.threads is not None and parsed.threads < 1:
         raise ImpossibleSetting(f"--threads is {parsed.threads}", remedy="Give 1 or more.")
     request = _request(parsed)
-    if parsed.result is not None and not parsed.result.parent.is_dir():
-        raise ImpossibleSetting(
-            f"--result: there is no folder {parsed.result.parent}", remedy="Make it first."
-        )
-    result = run_merge(request, progress=None if parsed.quiet else sys.stderr)
-    text = result.model_dump_json(by_alias=True, exclude_none=True, indent=2) + "\n"
-    if parsed.result is not None:
-        partial = parsed.result.with_name(f".{parsed.result.name}.partial")
-        partial.write_text(text)
-        partial.replace(parsed.result)
+    refuse_nameless(parsed.output)
+    record = None if parsed.result is None else _record(parsed.result, output=parsed.output)
+    try:
+        result = run_merge(request, progress=None if parsed.quiet else sys.stderr)
+        text = result.model_dump_json(by_alias=True, exclude_none=True, indent=2) + "\n"
+        if record is not None:
+            _write_record(record, text)
+    finally:
+        if record is not None:
+            record.abandon()
     for participant in result.participants:
         if not participant.accepted:
             sys.stdout.write(f"not accepted: {participant.key}: {participant.reason or ''}\n")
     sys.stdout.write(f"{request.output} {result.output_digest}\n")
     return 0
+
+
+def _record(path: Path, *, output: Path) -> StagedFile:
+    """Returns the record's file, made before the merge: a model is never made without its record.
+
+    Within the output it is refused: that folder comes into being whole, and holds the model alone.
+    """
+    if not path.parent.is_dir():
+        raise ImpossibleSetting(
+            f"--result: there is no folder {path.parent}", remedy="Make it first."
+        )
+    if Path(os.path.realpath(path)).is_relative_to(os.path.realpath(output)):
+        raise ImpossibleSetting(
+            f"--result {path} is, or lies within, --output {output}",
+            remedy="Give a path beside it: the output's folder holds the model alone.",
+        )
+    try:
+        return StagedFile(path)
+    except ImpossibleSetting as error:
+        raise ImpossibleSetting(f"--result: {error}", remedy=error.remedy) from error
+
+
+def _write_record(record: StagedFile, text: str) -> None:
+    try:
+        record.commit(text.encode())
+    except OSError:
+        # The storage filled up meanwhile: the model is in its place, and a private round is paid.
+        sys.stderr.write(f"the record could not be written to {record.target}; it is:\n{text}")
+        raise
 
 
 def _request(parsed: argparse.Namespace) -> MergeRequest:
