@@ -1,7 +1,7 @@
 """`python -m cabildo_trainer.consensus`: merge, manifest, verify, import.
 
 Here: arguments to requests, errors to messages and exit codes. Never here: the work. Next:
-`merge_command.py`, `model_commands.py`.
+`merge_command.py`, `model_commands.py`, `import_command.py`.
 """
 
 from __future__ import annotations
@@ -15,16 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from cabildo_api.exit_codes import ExitCode
-from cabildo_trainer.consensus.commands.model_commands import (
-    import_model,
-    print_manifest,
-    verify_model,
-)
+from cabildo_trainer.consensus.commands.import_command import import_model
+from cabildo_trainer.consensus.commands.model_commands import print_manifest, verify_model
 from cabildo_trainer.consensus.errors import ConsensusError, ImpossibleSetting
 from cabildo_trainer.consensus.files.durable_files import StagedFile, refuse_nameless
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from types import FrameType
 
     from cabildo_trainer.consensus.commands.merge_command import MergeRequest
@@ -34,6 +31,10 @@ EPILOG: Final = """\
 exit codes: 0 done; 65 the models are damaged, changed or do not fit each other; 69 no quorum;
 75 told to stop; 78 a setting that cannot work. Nothing half-written is ever left.
 """
+DEEPEST_VALUE: Final = 64
+"""Levels of a parameter's lists and objects: rules within rules are a few."""
+MOST_DIGITS: Final = 18
+"""Of a size: no storage has more bytes, and int() refuses texts that are far too long."""
 _UNITS: Final = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KI": 2**10, "MI": 2**20, "GI": 2**30}
 
 
@@ -196,7 +197,9 @@ def _write_record(record: StagedFile, text: str) -> None:
 def _request(parsed: argparse.Namespace) -> MergeRequest:
     from cabildo_trainer.consensus.commands.merge_command import MergeRequest  # noqa: PLC0415
 
-    parameters = {name: _value(text) for name, text in _pairs(parsed.set, option="--set").items()}
+    parameters = {
+        name: _value(name, text) for name, text in _pairs(parsed.set, option="--set").items()
+    }
     options: dict[str, Any] = {
         "rule": parsed.rule,
         "models": _paths(parsed.model, option="--model"),
@@ -273,11 +276,33 @@ def _paths(texts: Sequence[str], *, option: str) -> dict[str, Path]:
     return {name: Path(value) for name, value in _pairs(texts, option=option).items()}
 
 
-def _value(text: str) -> Any:
+def _value(name: str, text: str) -> Any:
     try:
-        return json.loads(text)
+        value = json.loads(text)
     except ValueError:
         return text
+    except RecursionError as error:
+        raise _too_deep(name) from error
+    level, depth = [value], 0
+    while level:
+        depth += 1
+        if depth > DEEPEST_VALUE:
+            raise _too_deep(name)
+        level = [child for item in level for child in _children(item)]
+    return value
+
+
+def _children(value: Any) -> Iterable[Any]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()
+
+
+def _too_deep(name: str) -> ImpossibleSetting:
+    return ImpossibleSetting(
+        f"--set {name} is nested too deeply: more than {DEEPEST_VALUE} levels",
+        remedy="Give a list or rule within a rule, within a few others at most.",
+    )
 
 
 def _hex(text: str) -> bytes:
@@ -292,7 +317,12 @@ def _hex(text: str) -> bytes:
 def _size(text: str) -> int:
     digits = text.rstrip("kKMGiIbB")
     factor = _UNITS.get(text[len(digits) :].upper().removesuffix("B"))
-    if not digits.isdecimal() or factor is None or int(digits) * factor < 1:
+    if (
+        not digits.isdecimal()
+        or len(digits) > MOST_DIGITS
+        or factor is None
+        or int(digits) * factor < 1
+    ):
         raise ImpossibleSetting(
             f"--max-shard-size {text!r} is no size", remedy="Give it as 5G, 500M or 500Mi."
         )
