@@ -121,12 +121,8 @@ def rule_limit(rule: str, *, n: int, f: int, trusted_rows: int | None = None) ->
             a wrapping one) say more than its name; None for what the name says.
     """
     limit = limit_of(rule)
-    if f < 0:
-        return Check(
-            holds=False,
-            arithmetic=f"{rule} needs f >= 0: f = {f}",
-            remedy="set maxFaulty to 0 or more",
-        )
+    if (refusal := _refused_counts(rule, n=n, f=f)) is not None:
+        return refusal
     rows = rows_limit(rule, n=n, trusted_rows=trusted_rows)
     if not rows.holds:
         return rows
@@ -195,12 +191,39 @@ def _more_or_fewer(limit: RuleLimit, *, n: int, f: int) -> str:
     return f"{more}, lower maxFaulty to {most}, or take a rule with a lower limit"
 
 
-def bucketing_limit(*, n: int, f: int, size: int) -> Check:
-    """Checks that buckets leave a majority without a fault: n > 2 f s in whole buckets."""
-    if size < 1:
+def _refused_counts(owner: str, *, n: int, f: int) -> Check | None:
+    """Returns the refusal of an n or f that counts nothing; None when both are counts.
+
+    A negative f loosens every limit (with f = -1 two disjoint quorums of 4 would both be safe),
+    and a comparison with NaN says whatever its writer did not think of.
+    """
+    if not _is_count(f):
         return Check(
             holds=False,
-            arithmetic=f"bucketing needs a size >= 1: size = {size}",
+            arithmetic=f"{owner} needs f >= 0, a whole number: f = {f}",
+            remedy="set maxFaulty to 0 or more",
+        )
+    if not _is_count(n):
+        return Check(
+            holds=False,
+            arithmetic=f"{owner} needs n >= 0, a whole number: n = {n}",
+            remedy="give the number of participants",
+        )
+    return None
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def bucketing_limit(*, n: int, f: int, size: int) -> Check:
+    """Checks that buckets leave a majority without a fault: n > 2 f s in whole buckets."""
+    if (refusal := _refused_counts("bucketing", n=n, f=f)) is not None:
+        return refusal
+    if not _is_count(size) or size < 1:
+        return Check(
+            holds=False,
+            arithmetic=f"bucketing needs a size >= 1, a whole number: size = {size}",
             remedy="set size to 1 or more: 2 is the default, and 1 averages nothing",
         )
     buckets = -(-n // size)
@@ -226,13 +249,16 @@ def faults_of(maximum: int | str, *, n: int) -> int:
     """Returns f of `voting.maxFaulty`: a number, or a percentage of n rounded down.
 
     Raises:
-        ValueError: The text is no percentage.
+        ValueError: It is neither a count nor a percentage.
     """
-    if isinstance(maximum, int):
-        return maximum
-    number, sign, rest = maximum.partition("%")
-    if not sign or rest or not number.isdigit() or int(number) > WHOLE_PERCENT:
-        raise ValueError(f"maxFaulty is {maximum!r}: write a number or a percentage such as 25%")
+    if _is_count(maximum):
+        return int(maximum)
+    number, sign, rest = str(maximum).partition("%")
+    # int() reads decimals of any script, and not all that str.isdigit() takes for digits.
+    if not sign or rest or not number.isdecimal() or int(number) > WHOLE_PERCENT:
+        raise ValueError(
+            f"maxFaulty is {maximum!r}: write a number, 0 or more, or a percentage such as 25%"
+        )
     return n * int(number) // WHOLE_PERCENT
 
 
@@ -254,12 +280,16 @@ class Quorum:
 
 
 def quorums(*, n: int, f: int) -> Quorum:
-    """Returns the range of quorums; empty (least > most) when n < 3f + 1."""
+    """Returns the range of quorums; empty (least > most) when n < 3f + 1, or when f < 0."""
+    if f < 0:
+        return Quorum(n=n, f=f, least=n + 1, most=n)
     return Quorum(n=n, f=f, least=(n + f) // 2 + 1, most=n - f)
 
 
 def quorum_limit(*, n: int, f: int, quorum: int) -> Check:
     """Checks (n + f)/2 < q <= n - f."""
+    if (refusal := _refused_counts("a quorum", n=n, f=f)) is not None:
+        return refusal
     span = quorums(n=n, f=f)
     text = f"(n + f)/2 < q <= n - f: n = {n}, f = {f}"
     if span.least > span.most:
@@ -268,7 +298,7 @@ def quorum_limit(*, n: int, f: int, quorum: int) -> Check:
             arithmetic=f"no quorum fits {text} needs n >= 3f + 1 = {3 * f + 1}",
             remedy=f"lower maxFaulty to {max(0, (n - 1) // 3)} or add participants",
         )
-    holds = span.least <= quorum <= span.most
+    holds = _is_count(quorum) and span.least <= quorum <= span.most
     return Check(
         holds=holds,
         arithmetic=f"a quorum needs {text}, so {span.least} <= q <= {span.most}: q = {quorum}",
@@ -293,7 +323,9 @@ def effective_faults(*, n: int, declared: int, threshold: float) -> int:
 
 def threshold_limit(*, n: int, f: int, threshold: float) -> Check:
     """Checks that a consensus threshold can be reached with f faults, and is safe."""
-    if not 0.0 < threshold <= 1.0:
+    if (refusal := _refused_counts("consensusThreshold", n=n, f=f)) is not None:
+        return refusal
+    if isinstance(threshold, bool) or not 0.0 < threshold <= 1.0:
         return Check(
             holds=False,
             arithmetic=f"consensusThreshold needs 0 < t <= 1: t = {threshold}",
@@ -314,6 +346,25 @@ def threshold_limit(*, n: int, f: int, threshold: float) -> Check:
     return Check(holds=False, arithmetic=text, remedy=hint)
 
 
+def verification_limit(*, n: int, f: int) -> Check:
+    """Checks that n verifiers are enough: n >= 2f + 1, so that the honest ones alone prove it."""
+    if (refusal := _refused_counts("verification", n=n, f=f)) is not None:
+        return refusal
+    holds = n >= 2 * f + 1
+    return Check(
+        holds=holds,
+        arithmetic=f"verification needs n >= 2f + 1 verifiers: n = {n}, f = {f},"
+        f" {n} {'>=' if holds else '<'} {2 * f + 1}",
+        remedy="" if holds else "ask more verifiers, or lower f",
+    )
+
+
 def verifiers_needed(*, f: int) -> int:
-    """Returns how many equal digests of verifiers prove a result: f + 1, so one is honest."""
+    """Returns how many equal digests of verifiers prove a result: f + 1, so one is honest.
+
+    Raises:
+        ValueError: f is below zero: no digest at all would prove a result.
+    """
+    if f < 0:
+        raise ValueError(f"f is {f}: a number of faults is 0 or more")
     return f + 1

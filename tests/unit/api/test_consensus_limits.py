@@ -7,6 +7,7 @@ import math
 import os
 import subprocess
 import sys
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -21,9 +22,17 @@ from cabildo_api.consensus_limits import (
     quorums,
     rule_limit,
     threshold_limit,
+    verification_limit,
     verifiers_needed,
     votes_of,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from cabildo_api.consensus_limits import Check
+
+NAN = float("nan")
 
 
 def test_the_module_needs_the_standard_library_only() -> None:
@@ -146,7 +155,7 @@ def test_faults_are_a_number_or_a_percentage_rounded_down(
     assert faults_of(maximum, n=n) == f
 
 
-@pytest.mark.parametrize("text", ["a third", "25", "101%", "25%%", "-1%", "25% "])
+@pytest.mark.parametrize("text", ["a third", "25", "101%", "25%%", "-1%", "25% ", "²%"])
 def test_other_texts_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match="maxFaulty"):
         faults_of(text, n=16)
@@ -212,3 +221,60 @@ def test_a_share_is_taken_as_written_and_not_as_its_float() -> None:
 
 def test_f_plus_one_verifiers_hold_an_honest_one() -> None:
     assert verifiers_needed(f=2) == 3
+
+
+@pytest.mark.parametrize("maximum", [-1, -2, True, 1.5, NAN])
+def test_other_numbers_of_faults_are_refused(maximum: Any) -> None:
+    with pytest.raises(ValueError, match="maxFaulty"):
+        faults_of(maximum, n=4)
+
+
+LIMITS: list[Callable[..., Check]] = [
+    lambda *, n, f: rule_limit("median", n=n, f=f),
+    lambda *, n, f: rule_limit("weightedMean", n=n, f=f),
+    lambda *, n, f: bucketing_limit(n=n, f=f, size=1),
+    lambda *, n, f: quorum_limit(n=n, f=f, quorum=3),
+    lambda *, n, f: threshold_limit(n=n, f=f, threshold=0.75),
+    lambda *, n, f: verification_limit(n=n, f=f),
+]
+
+
+@pytest.mark.parametrize("limit", LIMITS)
+def test_no_limit_holds_for_what_counts_nothing(limit: Callable[..., Check]) -> None:
+    """With f = -1 two disjoint quorums, or half of the votes, would be safe."""
+    assert limit(n=4, f=0).holds
+    for f in (-1, -4, True, False, 0.0, 0.5, NAN):
+        check = limit(n=4, f=f)
+        assert not check.holds, f
+        assert f"f = {f}" in check.arithmetic
+        assert "maxFaulty" in check.remedy
+    for n in (-1, True, 4.0, 4.5, NAN):
+        check = limit(n=n, f=0)
+        assert not check.holds, n
+        assert f"n = {n}" in check.arithmetic
+        assert check.remedy
+
+
+def test_quorums_sizes_and_thresholds_are_counts_and_shares() -> None:
+    for quorum in (3.5, NAN, -3):
+        assert not quorum_limit(n=4, f=0, quorum=quorum).holds  # type: ignore[arg-type]
+    assert not quorum_limit(n=1, f=0, quorum=True).holds
+    for size in (True, 1.5, NAN):
+        assert not bucketing_limit(n=4, f=0, size=size).holds  # type: ignore[arg-type]
+    for threshold in (NAN, True):
+        assert not threshold_limit(n=4, f=0, threshold=threshold).holds
+
+
+def test_fewer_faults_than_none_have_no_quorum_and_no_proof() -> None:
+    span = quorums(n=4, f=-1)
+    assert span.least > span.most
+    with pytest.raises(ValueError, match="f is -1"):
+        verifiers_needed(f=-1)
+
+
+def test_verifiers_are_enough_from_two_f_plus_one_on() -> None:
+    assert verification_limit(n=5, f=2).holds
+    check = verification_limit(n=4, f=2)
+    assert not check.holds
+    assert "4 < 5" in check.arithmetic
+    assert check.remedy

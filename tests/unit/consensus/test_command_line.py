@@ -188,6 +188,18 @@ def failure(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, s
         (["--rule", "ties"], 78, "base"),
         (["--rule", "median", "--seed", "xyz"], 78, "hexadecimal"),
         (["--rule", "median", "--max-shard-size", "big"], 78, "no size"),
+        (["--rule", "median", "--max-shard-size", "9" * 5000], 78, "no size"),
+        (["--rule", "auto", "--set", f"candidates={'[' * 3000}"], 78, "candidates"),
+        (
+            ["--rule", "auto", "--set", f"candidates={'[' * 3000}{']' * 3000}"],
+            78,
+            "--set candidates is nested too deeply",
+        ),
+        (
+            ["--rule", "nnm", "--set", "rule=" + '{"name":"nnm","rule":' * 400 + "0" + "}" * 400],
+            78,
+            "--set rule is nested too deeply: more than 64",
+        ),
         (["--rule", "median", "--threads", "0"], 78, "--threads is 0"),
         (["--rule", "median", "--result", "/nowhere/at/all.json"], 78, "/nowhere/at"),
         (["--rule", "median", "--model", "p1=again"], 78, "'p1' twice"),
@@ -299,6 +311,7 @@ def test_the_command_needs_no_torch_and_sigterm_leaves_nothing(folder: Path) -> 
         "sys.exit(command_line.main(sys.argv[1:]))\n"
     )
     arguments = ["merge", "--rule", "median", *model_arguments(folder)]
+    arguments += ["--result", str(folder / "result.json")]
     ended = subprocess.run(
         [sys.executable, "-c", program, *arguments, "--output", str(folder / "out")],
         check=False,
@@ -308,6 +321,7 @@ def test_the_command_needs_no_torch_and_sigterm_leaves_nothing(folder: Path) -> 
     )
     assert ended.returncode == 75, ended.stderr
     assert not (folder / "out").exists()
+    assert not (folder / "result.json").exists()
     assert not list(folder.glob(".*"))
 
 

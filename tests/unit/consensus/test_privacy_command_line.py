@@ -10,6 +10,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from cabildo_api.merge_result import MergeResult
+from cabildo_trainer.consensus.commands import merge_command
 from cabildo_trainer.consensus.commands.command_line import main
 from cabildo_trainer.consensus.errors import BudgetExceeded, ImpossibleSetting, MissingInput
 from cabildo_trainer.consensus.privacy.accounting import Spend
@@ -146,6 +147,43 @@ def test_a_program_that_dies_in_a_round_leaves_it_charged(tmp_path: Path) -> Non
     with charged(path, spend=SPEND) as charge:
         assert charge.before == Ledger(spends=(SPEND,))
     assert Ledger.from_json(path.read_text()).rounds == 2
+
+
+def test_a_round_run_again_after_a_crash_is_a_round_of_its_own(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the killed one made may have got out; both are paid for, and each has its noise."""
+
+    def killed(*args: object, **kwargs: object) -> None:
+        raise SystemExit(75)
+
+    first = arguments(folder, *private(folder), "--new-privacy-ledger", output="never")
+    with monkeypatch.context() as patched:
+        patched.setattr(merge_command, "merge", killed)
+        with pytest.raises(SystemExit):
+            main(first)
+    assert ledger(folder).rounds == 1
+    assert main(arguments(folder, *private(folder), output="again")) == 0
+    assert ledger(folder).rounds == 2
+
+    (folder / "ledger.json").unlink()
+    create_ledger(folder / "ledger.json")
+    assert main(arguments(folder, *private(folder), output="one")) == 0
+    assert result_of(folder, "one").output_digest != result_of(folder, "again").output_digest
+
+    (folder / "ledger.json").unlink()
+    create_ledger(folder / "ledger.json")
+    assert main(arguments(folder, *private(folder), output="same")) == 0
+    assert result_of(folder, "one").output_digest == result_of(folder, "same").output_digest
+
+
+def test_a_round_whose_record_has_no_place_is_not_made(folder: Path) -> None:
+    """Its commitment and sealed scales would be lost, and the round paid for."""
+    create_ledger(folder / "ledger.json")
+    options = ["--result", str(folder / "previous")]
+    assert main(arguments(folder, *private(folder), *options, output="out")) == 78
+    assert ledger(folder) == Ledger()
+    assert not (folder / "out").exists()
 
 
 def test_a_refused_round_takes_its_charge_back(tmp_path: Path) -> None:

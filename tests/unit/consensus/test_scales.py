@@ -58,24 +58,27 @@ def test_the_nearest_point_of_the_simplex_is_found_from_anywhere(
     assert project(point) == nearest
 
 
+BOTTOM = (0.7, 0.2, 0.1)
+
+
 class Bowl:
-    """scale * |w - (0.7, 0.2, 0.1)|^2."""
+    """scale * |w - BOTTOM|^2."""
 
     def __init__(self, scale: float) -> None:
         self.scale = scale
 
     def value(self, weights: Any) -> float:
-        return self.scale * float(sum((a - b) ** 2 for a, b in zip(weights, (0.7, 0.2, 0.1))))
+        return self.scale * float(sum((a - b) ** 2 for a, b in zip(weights, BOTTOM, strict=True)))
 
     def gradient(self, weights: Any) -> Any:
-        return tuple(2 * self.scale * (a - b) for a, b in zip(weights, (0.7, 0.2, 0.1)))
+        return tuple(2 * self.scale * (a - b) for a, b in zip(weights, BOTTOM, strict=True))
 
 
 @pytest.mark.parametrize("method", list(Method))
 @pytest.mark.parametrize("scale", [1.0, 1e6, 1e13, 1e18])
 def test_the_scale_of_a_loss_does_not_stop_the_descent(method: Method, scale: float) -> None:
     found = minimise(Bowl(scale), start=(1 / 3,) * 3, method=method)
-    np.testing.assert_allclose(found.weights, (0.7, 0.2, 0.1), atol=1e-3)
+    np.testing.assert_allclose(found.weights, BOTTOM, atol=1e-3)
 
 
 class Loss:

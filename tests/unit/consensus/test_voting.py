@@ -113,6 +113,48 @@ def test_a_threshold_that_f_makes_impossible_is_refused() -> None:
         quality_verdict([], electorate=VOTERS, f=5, threshold=0.75)
 
 
-def test_a_quality_vote_is_yes_or_no() -> None:
-    with pytest.raises(ImpossibleSetting, match="maybe"):
-        quality_verdict(votes(maybe=1), electorate=VOTERS, f=4, threshold=0.75)
+def test_an_odd_vote_ends_nothing_and_is_named() -> None:
+    given = [*votes(accept=15), Vote("p15", "banana")]
+    outcome = quality_verdict(given, electorate=VOTERS, f=4, threshold=0.75)
+    assert (outcome.choice, outcome.votes) == (ACCEPT, 15)
+    assert outcome.tally.counts == {ACCEPT: 15}
+    assert outcome.tally.invalid == {"p15": "voted 'banana', not accept or reject"}
+    assert outcome.tally.words().endswith("1 invalid (p15: voted 'banana', not accept or reject)")
+
+
+def test_odd_votes_are_no_yes_and_not_silent() -> None:
+    """f odd voters neither force a rejection nor keep a result open that f others have rejected."""
+    odd = [Vote(voter, f"odd {voter}") for voter in VOTERS[12:]]
+    outcome = quality_verdict([*votes(accept=12), *odd], electorate=VOTERS, f=4, threshold=0.75)
+    assert outcome.choice == ACCEPT
+    outcome = quality_verdict(
+        [*votes(accept=11, reject=1), *odd], electorate=VOTERS, f=4, threshold=0.75
+    )
+    assert (outcome.choice, outcome.votes) == (REJECT, 5)
+    assert sorted(outcome.tally.invalid) == VOTERS[12:]
+    assert outcome.tally.silent == ()
+
+
+def test_an_odd_vote_beside_another_is_equivocation() -> None:
+    given = [*votes(accept=12), Vote("p00", "banana")]
+    tally = count(given, electorate=VOTERS, choices=(ACCEPT, REJECT))
+    assert (tally.equivocators, tally.invalid) == (("p00",), {})
+    assert tally.counts == {ACCEPT: 11}
+
+
+def test_what_an_odd_voter_wrote_is_shown_on_one_short_line() -> None:
+    given = [Vote("p00", "\nerror: \udcff" + "x" * 10**6)]
+    with pytest.raises(QuorumNotReached) as caught:
+        quality_verdict(given, electorate=VOTERS, f=4, threshold=0.75)
+    assert "p00: voted '\\nerror: \\udcffxxx" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 400
+
+
+def test_fewer_faults_than_none_are_refused() -> None:
+    with pytest.raises(ImpossibleSetting, match="f = -3"):
+        agreed_digest(votes(aa=1, bb=1), electorate=VOTERS[:4], f=-3)
+    with pytest.raises(ImpossibleSetting, match="f = -1"):
+        verified_digest(votes(aa=1), verifiers=VOTERS[:4], f=-1)
+    with pytest.raises(ImpossibleSetting, match="f = -1"):
+        quality_verdict(votes(accept=2), electorate=VOTERS[:4], f=-1, threshold=0.5)

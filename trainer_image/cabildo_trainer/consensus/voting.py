@@ -4,7 +4,8 @@ Two kinds, both one vote a key:
 - digest votes: voters recompute the merge and name its digest. Two quorums share an honest voter,
   so no two digests can both win.
 - quality votes: participants try the result on data of their own and say yes or no. f liars can
-  vote as they like: a poll, not a proof.
+  vote as they like: a poll, not a proof. A vote that is neither is void, as two votes of one voter
+  are: the rest go on without it.
 
 Here: counting. Never here: signatures and deadlines; the operator has checked them. Next: the
 ConsensusRound's Gate and Publish.
@@ -13,22 +14,22 @@ ConsensusRound's Gate and Publish.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from cabildo_api.consensus_limits import (
-    Check,
     quorum_limit,
     quorums,
     threshold_limit,
+    verification_limit,
     verifiers_needed,
     votes_of,
 )
-from cabildo_trainer.consensus.errors import ImpossibleSetting, QuorumNotReached
+from cabildo_trainer.consensus.errors import QuorumNotReached
 from cabildo_trainer.consensus.rule import require
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,8 @@ class Vote:
 
 ACCEPT = "accept"
 REJECT = "reject"
+LONGEST_SHOWN = 40
+"""Characters of a void vote that are shown: a voter writes what it likes, as long as it likes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +61,15 @@ class Tally:
             faulty.
         strangers: Voters that are not entitled; nothing of theirs counts.
         silent: Entitled voters without a vote.
+        invalid: Voters whose vote is none of the choices, with what is wrong with it; it counts for
+            no side, and as it is signed, it proves them faulty.
     """
 
     counts: Mapping[str, int]
     equivocators: tuple[str, ...]
     strangers: tuple[str, ...]
     silent: tuple[str, ...]
+    invalid: Mapping[str, str] = field(default_factory=dict)
 
     def words(self) -> str:
         """Returns the count in words."""
@@ -72,6 +78,9 @@ class Tally:
         for name, keys in (("equivocating", self.equivocators), ("silent", self.silent)):
             if keys:
                 parts.append(f"{len(keys)} {name} ({', '.join(keys)})")
+        if self.invalid:
+            said = ", ".join(f"{voter}: {why}" for voter, why in self.invalid.items())
+            parts.append(f"{len(self.invalid)} invalid ({said})")
         return ", ".join(parts)
 
 
@@ -92,23 +101,42 @@ class Outcome:
     tally: Tally
 
 
-def count(votes: Iterable[Vote], *, electorate: Iterable[str]) -> Tally:
-    """Counts one vote a voter; the same vote twice counts once, two different ones not at all."""
+def count(
+    votes: Iterable[Vote], *, electorate: Iterable[str], choices: Collection[str] | None = None
+) -> Tally:
+    """Counts one vote a voter; the same vote twice counts once, two different ones not at all.
+
+    Args:
+        votes: The votes.
+        electorate: Keys of those who are entitled.
+        choices: What there is to choose from: another vote is invalid; None where any may win.
+    """
     entitled = frozenset(electorate)
-    choices: dict[str, set[str]] = {}
+    chosen: dict[str, set[str]] = {}
     strangers = set()
     for vote in votes:
         if vote.voter in entitled:
-            choices.setdefault(vote.voter, set()).add(vote.choice)
+            chosen.setdefault(vote.voter, set()).add(vote.choice)
         else:
             strangers.add(vote.voter)
-    valid = Counter(next(iter(chosen)) for chosen in choices.values() if len(chosen) == 1)
+    single = {voter: next(iter(own)) for voter, own in sorted(chosen.items()) if len(own) == 1}
+    invalid = {
+        voter: f"voted {_shown(choice)}, not {' or '.join(choices)}"
+        for voter, choice in single.items()
+        if choices is not None and choice not in choices
+    }
     return Tally(
-        counts=dict(valid),
-        equivocators=tuple(sorted(voter for voter, chosen in choices.items() if len(chosen) > 1)),
+        counts=dict(Counter(choice for voter, choice in single.items() if voter not in invalid)),
+        equivocators=tuple(sorted(chosen.keys() - single.keys())),
         strangers=tuple(sorted(strangers)),
-        silent=tuple(sorted(entitled - choices.keys())),
+        silent=tuple(sorted(entitled - chosen.keys())),
+        invalid=invalid,
     )
+
+
+def _shown(choice: str) -> str:
+    """Returns a void vote as one line of ASCII."""
+    return f"{choice[:LONGEST_SHOWN]!a}{'...' if len(choice) > LONGEST_SHOWN else ''}"
 
 
 def agreed_digest(
@@ -145,13 +173,7 @@ def verified_digest(votes: Iterable[Vote], *, verifiers: Iterable[str], f: int) 
         QuorumNotReached: No digest has f + 1 votes; carries the count.
     """
     voters = frozenset(verifiers)
-    require(
-        Check(
-            holds=f >= 0 and len(voters) >= 2 * f + 1,
-            arithmetic=f"verification needs 2f + 1 verifiers: {len(voters)} < {2 * f + 1}",
-            remedy="ask more verifiers",
-        )
-    )
+    require(verification_limit(n=len(voters), f=f))
     return _winner(
         count(votes, electorate=voters), quorum=verifiers_needed(f=f), what="verified digest"
     )
@@ -163,23 +185,21 @@ def quality_verdict(
     """Returns whether enough participants accept a result (`ACCEPT`), or can no more (`REJECT`).
 
     Args:
-        votes: Votes whose choice is `ACCEPT` or `REJECT`.
+        votes: Votes whose choice is `ACCEPT` or `REJECT`; another one is no yes, and the tally
+            names its voter.
         electorate: Keys of the n participants.
         f: How many of them may be arbitrary.
         threshold: Share of n whose yes is needed, such as 0.75.
 
     Raises:
-        ImpossibleSetting: The threshold does not fit n and f, or a vote is neither.
+        ImpossibleSetting: The threshold does not fit n and f.
         QuorumNotReached: Neither way is decided yet; carries the count.
     """
     voters = frozenset(electorate)
     n = len(voters)
     require(threshold_limit(n=n, f=f, threshold=threshold))
     needed = votes_of(threshold, n=n)
-    tally = count(votes, electorate=voters)
-    odd = sorted(set(tally.counts) - {ACCEPT, REJECT})
-    if odd:
-        raise ImpossibleSetting(f"a quality vote is {ACCEPT} or {REJECT}, not {', '.join(odd)}")
+    tally = count(votes, electorate=voters, choices=(ACCEPT, REJECT))
     lost = n - tally.counts.get(ACCEPT, 0) - len(tally.silent)
     if lost > n - needed:
         return Outcome(choice=REJECT, votes=lost, quorum=n - needed + 1, tally=tally)

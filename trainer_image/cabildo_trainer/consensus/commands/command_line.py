@@ -1,28 +1,27 @@
 """`python -m cabildo_trainer.consensus`: merge, manifest, verify, import.
 
 Here: arguments to requests, errors to messages and exit codes. Never here: the work. Next:
-`merge_command.py`, `model_commands.py`.
+`merge_command.py`, `model_commands.py`, `import_command.py`.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from cabildo_api.exit_codes import ExitCode
-from cabildo_trainer.consensus.commands.model_commands import (
-    import_model,
-    print_manifest,
-    verify_model,
-)
+from cabildo_trainer.consensus.commands.import_command import import_model
+from cabildo_trainer.consensus.commands.model_commands import print_manifest, verify_model
 from cabildo_trainer.consensus.errors import ConsensusError, ImpossibleSetting
+from cabildo_trainer.consensus.files.durable_files import StagedFile, refuse_nameless
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from types import FrameType
 
     from cabildo_trainer.consensus.commands.merge_command import MergeRequest
@@ -32,6 +31,10 @@ EPILOG: Final = """\
 exit codes: 0 done; 65 the models are damaged, changed or do not fit each other; 69 no quorum;
 75 told to stop; 78 a setting that cannot work. Nothing half-written is ever left.
 """
+DEEPEST_VALUE: Final = 64
+"""Levels of a parameter's lists and objects: rules within rules are a few."""
+MOST_DIGITS: Final = 18
+"""Of a size: no storage has more bytes, and int() refuses texts that are far too long."""
 _UNITS: Final = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KI": 2**10, "MI": 2**20, "GI": 2**30}
 
 
@@ -145,16 +148,16 @@ def _merge(parsed: argparse.Namespace) -> int:
     if parsed.threads is not None and parsed.threads < 1:
         raise ImpossibleSetting(f"--threads is {parsed.threads}", remedy="Give 1 or more.")
     request = _request(parsed)
-    if parsed.result is not None and not parsed.result.parent.is_dir():
-        raise ImpossibleSetting(
-            f"--result: there is no folder {parsed.result.parent}", remedy="Make it first."
-        )
-    result = run_merge(request, progress=None if parsed.quiet else sys.stderr)
-    text = result.model_dump_json(by_alias=True, exclude_none=True, indent=2) + "\n"
-    if parsed.result is not None:
-        partial = parsed.result.with_name(f".{parsed.result.name}.partial")
-        partial.write_text(text)
-        partial.replace(parsed.result)
+    refuse_nameless(parsed.output)
+    record = None if parsed.result is None else _record(parsed.result, output=parsed.output)
+    try:
+        result = run_merge(request, progress=None if parsed.quiet else sys.stderr)
+        text = result.model_dump_json(by_alias=True, exclude_none=True, indent=2) + "\n"
+        if record is not None:
+            _write_record(record, text)
+    finally:
+        if record is not None:
+            record.abandon()
     for participant in result.participants:
         if not participant.accepted:
             sys.stdout.write(f"not accepted: {participant.key}: {participant.reason or ''}\n")
@@ -162,10 +165,41 @@ def _merge(parsed: argparse.Namespace) -> int:
     return 0
 
 
+def _record(path: Path, *, output: Path) -> StagedFile:
+    """Returns the record's file, made before the merge: a model is never made without its record.
+
+    Within the output it is refused: that folder comes into being whole, and holds the model alone.
+    """
+    if not path.parent.is_dir():
+        raise ImpossibleSetting(
+            f"--result: there is no folder {path.parent}", remedy="Make it first."
+        )
+    if Path(os.path.realpath(path)).is_relative_to(os.path.realpath(output)):
+        raise ImpossibleSetting(
+            f"--result {path} is, or lies within, --output {output}",
+            remedy="Give a path beside it: the output's folder holds the model alone.",
+        )
+    try:
+        return StagedFile(path)
+    except ImpossibleSetting as error:
+        raise ImpossibleSetting(f"--result: {error}", remedy=error.remedy) from error
+
+
+def _write_record(record: StagedFile, text: str) -> None:
+    try:
+        record.commit(text.encode())
+    except OSError:
+        # The storage filled up meanwhile: the model is in its place, and a private round is paid.
+        sys.stderr.write(f"the record could not be written to {record.target}; it is:\n{text}")
+        raise
+
+
 def _request(parsed: argparse.Namespace) -> MergeRequest:
     from cabildo_trainer.consensus.commands.merge_command import MergeRequest  # noqa: PLC0415
 
-    parameters = {name: _value(text) for name, text in _pairs(parsed.set, option="--set").items()}
+    parameters = {
+        name: _value(name, text) for name, text in _pairs(parsed.set, option="--set").items()
+    }
     options: dict[str, Any] = {
         "rule": parsed.rule,
         "models": _paths(parsed.model, option="--model"),
@@ -242,11 +276,33 @@ def _paths(texts: Sequence[str], *, option: str) -> dict[str, Path]:
     return {name: Path(value) for name, value in _pairs(texts, option=option).items()}
 
 
-def _value(text: str) -> Any:
+def _value(name: str, text: str) -> Any:
     try:
-        return json.loads(text)
+        value = json.loads(text)
     except ValueError:
         return text
+    except RecursionError as error:
+        raise _too_deep(name) from error
+    level, depth = [value], 0
+    while level:
+        depth += 1
+        if depth > DEEPEST_VALUE:
+            raise _too_deep(name)
+        level = [child for item in level for child in _children(item)]
+    return value
+
+
+def _children(value: Any) -> Iterable[Any]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()
+
+
+def _too_deep(name: str) -> ImpossibleSetting:
+    return ImpossibleSetting(
+        f"--set {name} is nested too deeply: more than {DEEPEST_VALUE} levels",
+        remedy="Give a list or rule within a rule, within a few others at most.",
+    )
 
 
 def _hex(text: str) -> bytes:
@@ -261,7 +317,12 @@ def _hex(text: str) -> bytes:
 def _size(text: str) -> int:
     digits = text.rstrip("kKMGiIbB")
     factor = _UNITS.get(text[len(digits) :].upper().removesuffix("B"))
-    if not digits.isdecimal() or factor is None or int(digits) * factor < 1:
+    if (
+        not digits.isdecimal()
+        or len(digits) > MOST_DIGITS
+        or factor is None
+        or int(digits) * factor < 1
+    ):
         raise ImpossibleSetting(
             f"--max-shard-size {text!r} is no size", remedy="Give it as 5G, 500M or 500Mi."
         )

@@ -20,18 +20,18 @@ float32. `int8_mask` has no effect here. What is drawn needs `--seed`. Models ar
 on a hub; keys are their folders' names. Everything else is refused by name: a recipe that is
 half understood gives another model than its author meant.
 
-Here: reading and translating. Never here: mergekit's code, which is not needed. Next:
-`merge_command.py`.
+Here: translating. Never here: YAML (`recipe_yaml.py`), or mergekit's code, which is not needed.
+Next: `merge_command.py`.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import yaml
-
+from cabildo_trainer.consensus.commands.recipe_yaml import BadYamlError, read_yaml
 from cabildo_trainer.consensus.errors import ImpossibleSetting, MissingInput
 from cabildo_trainer.consensus.files.safetensors_files import SUFFIX
 
@@ -146,9 +146,14 @@ class _Recipe:
             )
         try:
             # YAML 1.1 reads 1e-3 as text.
-            return float(value)
+            number = float(value)
         except (TypeError, ValueError) as error:
             raise self.refused(f"parameter {name!r} is {value!r}, not a number") from error
+        if not math.isfinite(number):
+            raise self.refused(
+                f"parameter {name!r} is {value!r}, not a finite number", remedy="Give a finite one."
+            )
+        return number
 
 
 def read_recipe(file: Path) -> Translated:
@@ -193,23 +198,12 @@ def read_recipe(file: Path) -> Translated:
     )
 
 
-class _Loader(yaml.SafeLoader):
-    """Refuses a key that stands twice, of which YAML would take the last."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        result = super().construct_mapping(node, deep=deep)
-        if len(result) != len(node.value):
-            raise yaml.YAMLError(f"a key stands twice{node.start_mark}")
-        return result
-
-
 def _load(file: Path) -> dict[str, Any]:
     try:
-        # The loader is a SafeLoader.
-        body = yaml.load(file.read_text(), Loader=_Loader)  # noqa: S506
+        body = read_yaml(file)
     except OSError as error:
         raise MissingInput(f"{file}: {error.strerror}", remedy="Give the recipe's path.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except BadYamlError as error:
         raise _bad(file, f"it is no YAML: {error}") from error
     if not isinstance(body, dict) or not isinstance(body.get("merge_method"), str):
         raise _bad(file, "it has no merge_method")

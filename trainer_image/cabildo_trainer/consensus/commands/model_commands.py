@@ -1,34 +1,25 @@
-"""`manifest`, `verify` and `import`: what a model is, whether it is that, and pickles made safe.
+"""`manifest` and `verify`: what a model is, and whether it is that.
 
-Here: these commands. Never here: merging (`merge_command.py`).
+Here: these commands. Never here: merging (`merge_command.py`) or pickles (`import_command.py`).
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
 import sys
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING
 
 from cabildo_trainer.consensus.commands.progress_bar import ProgressBar
-from cabildo_trainer.consensus.errors import DigestMismatch, ManifestMismatch, MissingInput
-from cabildo_trainer.consensus.files.durable_files import StagedFolder, sync_folder, write_synced
+from cabildo_trainer.consensus.errors import DigestMismatch, MissingInput
+from cabildo_trainer.consensus.files.durable_files import sync_folder, write_synced
 from cabildo_trainer.consensus.files.file_sources import FileModel
 from cabildo_trainer.consensus.files.read_ahead import ReadAhead
-from cabildo_trainer.consensus.files.safetensors_files import (
-    COPIED_FILES,
-    PICKLE_SUFFIXES,
-    SINGLE_FILE,
-    find_model,
-)
+from cabildo_trainer.consensus.files.safetensors_files import find_model
 from cabildo_trainer.consensus.manifests.manifest import MANIFEST_FILE, Manifest, parse_manifest
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-NESTED_STATES: Final = ("state_dict", "model_state_dict", "model", "module")
-"""Where training programs keep the weights within what they save."""
 
 
 def print_manifest(path: Path, *, base_digest: str | None, write: bool) -> int:
@@ -116,93 +107,3 @@ def _difference(expected: Manifest, actual: Manifest) -> str:
         if one != two:
             return f"its {field.replace('_', ' ')} is {two}, not {one}"
     return "nothing"  # pragma: no cover - equal manifests are not compared
-
-
-def import_model(path: Path, *, output: Path) -> int:
-    """Converts a pickled state dict to safetensors, without running what is in the pickle.
-
-    Args:
-        path: The pickle, or a folder with one; config and tokenizer beside it are copied.
-        output: The folder of the converted model.
-
-    Raises:
-        MissingInput: There is no pickle, or torch is not installed.
-        ManifestMismatch: It holds more than tensors, or no tensors.
-    """
-    pickle = _the_pickle(path)
-    tensors = _load_tensors(pickle)
-    staged = StagedFolder(output)
-    try:
-        from safetensors.torch import save  # noqa: PLC0415 - torch only where it is needed
-
-        kept, tied = _without_ties(tensors)
-        write_synced(staged.path / SINGLE_FILE, save(kept, {"format": "pt", **tied}))
-        for name in COPIED_FILES:
-            companion = pickle.parent / name
-            if companion.is_file():
-                write_synced(staged.path / name, companion.read_bytes())
-        staged.commit()
-    finally:
-        staged.abandon()
-    with pickle.open("rb") as file:
-        source = hashlib.file_digest(file, "sha256").hexdigest()
-    sys.stdout.write(f"{pickle} (sha256:{source})\n{output} {manifest_of_files(output).digest}\n")
-    return 0
-
-
-def _the_pickle(path: Path) -> Path:
-    if path.is_file():
-        return path
-    names = sorted(path.iterdir()) if path.is_dir() else []
-    found = [entry for entry in names if entry.name.endswith(PICKLE_SUFFIXES)]
-    if len(found) != 1:
-        raise MissingInput(
-            f"{path} has {len(found)} pickles", remedy="Give the one file that holds the weights."
-        )
-    return found[0]
-
-
-def _load_tensors(pickle: Path) -> dict[str, Any]:
-    try:
-        import torch  # noqa: PLC0415 - torch only where it is needed
-    except ImportError as error:
-        raise MissingInput(
-            "reading a pickle needs torch", remedy="Run this in the trainer's image."
-        ) from error
-    try:
-        state = torch.load(pickle, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise ManifestMismatch(
-            f"{pickle} holds more than tensors and plain values: {str(error).splitlines()[0]}",
-            remedy="Save `model.state_dict()` alone where the model comes from.",
-        ) from error
-    for name in NESTED_STATES:
-        if isinstance(state, dict) and isinstance(state.get(name), dict):
-            state = state[name]
-    tensors = {
-        str(name): value
-        for name, value in (state.items() if isinstance(state, dict) else ())
-        if isinstance(value, torch.Tensor)
-    }
-    if not tensors:
-        raise ManifestMismatch(
-            f"{pickle} has no tensors by name", remedy="Save `model.state_dict()`."
-        )
-    return tensors
-
-
-def _without_ties(tensors: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
-    """Returns each tensor once, and dropped name -> kept name of those that are one tensor."""
-    kept: dict[str, Any] = {}
-    tied: dict[str, str] = {}
-    names: dict[tuple[Any, ...], str] = {}
-    for name in sorted(tensors, key=str.encode):
-        tensor = tensors[name]
-        place = (tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride())
-        if tensor.numel() and place in names:
-            tied[name] = names[place]
-            continue
-        names[place] = name
-        # A view into a larger tensor becomes a tensor of its own.
-        kept[name] = tensor.contiguous().clone()
-    return kept, tied

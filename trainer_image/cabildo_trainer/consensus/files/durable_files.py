@@ -1,9 +1,9 @@
-"""A folder that is there whole or not at all, whatever happens to the program that writes it.
+"""A folder or file that is there whole or not at all, whatever happens to who writes it.
 
-    .NAME.partial/        while it is written; locked, so that only one program writes
-    NAME/                 after everything in it has reached the storage
+    .NAME.partial         while it is written; locked, so that only one program writes
+    NAME                  after everything in it has reached the storage
 
-Here: that folder's life. Never here: what is in it. Next: `file_sinks.py`.
+Here: their life. Never here: what is in them. Next: `file_sinks.py`, the command line's record.
 """
 
 from __future__ import annotations
@@ -12,12 +12,9 @@ import errno
 import fcntl
 import os
 import shutil
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from cabildo_trainer.consensus.errors import ImpossibleSetting
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 class StagedFolder:
@@ -27,11 +24,13 @@ class StagedFolder:
         target: Where it will be: nothing, or an empty folder.
 
     Raises:
-        ImpossibleSetting: There is something, or another program is writing there.
+        ImpossibleSetting: There is something, the path ends in no name, or another program is
+            writing there.
     """
 
     def __init__(self, target: Path) -> None:
         self.target = target
+        refuse_nameless(target)
         refuse_existing(target)
         target.parent.mkdir(parents=True, exist_ok=True)
         self.path = target.with_name(f".{target.name}.partial")
@@ -80,8 +79,67 @@ class StagedFolder:
             self._lock = None
 
 
+class StagedFile:
+    """A file in the making, which replaces the one before it.
+
+    It is made before the work whose outcome it takes: a place where nothing can be written is
+    found out before, not after.
+
+    Args:
+        target: Where it will be; where a link leads, if it is one.
+
+    Raises:
+        ImpossibleSetting: No file can be there, or another program is writing it.
+    """
+
+    def __init__(self, target: Path) -> None:
+        refuse_nameless(target)
+        # Not Path.resolve, which raises RuntimeError where links lead in a circle.
+        self.target = Path(os.path.realpath(target))
+        if self.target.exists() and not self.target.is_file():
+            raise ImpossibleSetting(f"{target} is no file", remedy="Give a file's path.")
+        self.path = self.target.with_name(f".{self.target.name}.partial")
+        try:
+            self._file: int | None = os.open(
+                self.path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666
+            )
+        except OSError as error:
+            raise ImpossibleSetting(
+                f"{target} cannot be written: {error.strerror}",
+                remedy="Give a file in a folder that can be written, with a name that leaves room"
+                " for '.' and '.partial'.",
+            ) from error
+        if not _locked(self._file):
+            os.close(self._file)
+            raise ImpossibleSetting(
+                f"another program is writing {target}", remedy="Wait for it, or end it."
+            )
+
+    def commit(self, content: bytes) -> None:
+        """Puts the file in its place with this content, after the storage has it."""
+        assert self._file is not None
+        os.ftruncate(self._file, 0)  # of what an earlier program left
+        with open(self._file, "wb", closefd=False) as file:
+            file.write(content)
+        os.fsync(self._file)
+        self.path.replace(self.target)
+        sync_folder(self.target.parent)
+        self._release()
+
+    def abandon(self) -> None:
+        """Deletes the file unless it was committed."""
+        if self._file is not None:
+            self.path.unlink(missing_ok=True)
+            self._release()
+
+    def _release(self) -> None:
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+
+
 def _locked(descriptor: int) -> bool:
-    """Locks a folder; returns False where another program has it."""
+    """Locks a folder or file; returns False where another program has it."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -105,6 +163,21 @@ def reserve(descriptor: int, size_bytes: int) -> None:
         if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
             raise
         os.ftruncate(descriptor, size_bytes)
+
+
+def refuse_nameless(target: Path) -> None:
+    """Refuses a path without a last name (empty, `.`, `/`, or ending in `..`).
+
+    What is being written lies beside it under that name, and takes its place at the end: it cannot
+    take that of the folder where the program runs.
+
+    Raises:
+        ImpossibleSetting: There is no name.
+    """
+    if target.name in {"", ".."}:
+        raise ImpossibleSetting(
+            f"output {str(target)!r} has no name of its own", remedy="Give it a new name."
+        )
 
 
 def refuse_existing(target: Path) -> None:

@@ -57,7 +57,8 @@ MOST_TENSORS: Final = 1_000_000
 MOST_DIMENSIONS: Final = 64
 LONGEST_NAME: Final = 4096
 
-_METADATA: Final = "__metadata__"
+METADATA: Final = "__metadata__"
+"""Not a tensor's name: free text about the file."""
 _LENGTH_BYTES: Final = 8
 _ALIGNMENT: Final = 8
 _FIELDS: Final = frozenset({"dtype", "shape", "data_offsets"})
@@ -128,7 +129,7 @@ def header_bytes(tensors: Mapping[str, TensorSpec], metadata: Mapping[str, str])
         tensors: The tensors in the order in which their bytes follow.
         metadata: Free text by name.
     """
-    record: dict[str, Any] = {_METADATA: dict(metadata)} if metadata else {}
+    record: dict[str, Any] = {METADATA: dict(metadata)} if metadata else {}
     offset = 0
     for name, spec in tensors.items():
         end = offset + spec.size * ITEM_SIZES[spec.dtype]
@@ -144,11 +145,11 @@ def header_bytes(tensors: Mapping[str, TensorSpec], metadata: Mapping[str, str])
 
 
 def _header(record: dict[str, Any], *, path: Path, data_start: int, file_bytes: int) -> Header:
-    metadata = record.pop(_METADATA, {})
+    metadata = record.pop(METADATA, {})
     if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
-        raise _bad(path, f"its {_METADATA} is not text by name")
+        raise _bad(path, f"its {METADATA} is not text by name")
     if not all(is_unicode(name) and is_unicode(text) for name, text in metadata.items()):
-        raise _bad(path, f"its {_METADATA} holds half a surrogate pair, which is no Unicode")
+        raise _bad(path, f"its {METADATA} holds half a surrogate pair, which is no Unicode")
     if len(record) > MOST_TENSORS:
         raise _bad(path, f"it names {len(record)} tensors, more than {MOST_TENSORS}")
     tensors: dict[str, Placed] = {}

@@ -3,8 +3,9 @@
     read ledger -> write ledger + this round -> merge -> write the ledger of the result
 
 A round that is refused takes its charge back, since nothing of it was seen. A program that is
-killed does not: whether its output got out nobody knows, so the round counts. (Run again with the
-same models it makes the same noise, and the same output.)
+killed does not: whether its output got out nobody knows, so the round counts. Run again it is the
+next round, also with the same models: with noise of its own, and charged again. Who saw both
+outputs could average their noise, and both are paid for.
 
 Here: one file, one program at a time. Never here: what a round costs. Next: the command line.
 """

@@ -5,8 +5,10 @@ private key is: from a file or a Secret, never in a result, a recipe, a log or a
 
 Keys for streams are derived with HMAC-SHA256 under labels. The label of a result's noise holds the
 commitment to its clipped sum, so two different sums never share noise (their difference would show
-both), and the same sum, asked for again after a crash, gets the same noise (two noises would
-average out).
+both). The commitment in turn holds the rounds before it: the same sum in the same round gets the
+same noise (two noises would average out, and one is paid for), as for a verifier, or on a ledger
+brought back from before the round. A round run again after a crash is a later one on the ledger,
+which charged the first: its noise is its own, and paid for.
 
 Here: the key, derivation, sealing. Never here: the noise itself. Next: `discrete_gaussian.py`.
 """
