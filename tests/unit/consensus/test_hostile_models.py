@@ -104,7 +104,7 @@ def test_the_round_goes_on_without_a_model_that_is_none(folder: Path, spoil: Any
 
 
 def test_a_name_that_stands_twice_is_named() -> None:
-    with pytest.raises(BadJsonError, match="'b' is there twice"):
+    with pytest.raises(BadJsonError, match="'a' is there twice"):
         parse_strict(b'{"a": 1, "b": 2, "c": 3, "b": 4, "a": 5}')
 
 
