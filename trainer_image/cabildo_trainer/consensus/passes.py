@@ -255,10 +255,17 @@ class Session:
         with _evaluating(gradient, what="gradient"):
             slope = gradient.gradient(model)
             for name, spec in self.specs.items():
-                if spec.is_floating and tuple(slope.tensors[name].shape) != tuple(spec.shape):
+                if not spec.is_floating:
+                    continue
+                found = slope.tensors[name]
+                if tuple(found.shape) != tuple(spec.shape):
                     raise ValueError(
-                        f"tensor {name!r} has shape {list(slope.tensors[name].shape)},"
+                        f"tensor {name!r} has shape {list(found.shape)},"
                         f" the models' {list(spec.shape)}"
+                    )
+                if not found.is_floating:
+                    raise ValueError(
+                        f"tensor {name!r} has element type {found.dtype}, and a gradient's is F32"
                     )
         return slope
 
