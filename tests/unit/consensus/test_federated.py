@@ -217,7 +217,14 @@ def test_a_verifier_repeats_a_federated_round_from_its_result(optimizer: ServerO
     changed = result.model_copy(update={"output_digest": before.digest})
     with pytest.raises(DigestMismatch, match="the new model"):
         replayed(changed, given, **known)
-    for broken in ({"serverSettings": "[]"}, {"serverRound": "none"}):
+    for broken in (
+        {"serverSettings": "[]"},
+        {"serverSettings": '{"learningRate":"0x1p99999"}'},
+        {"serverSettings": "[" * 100_000},
+        {"serverRound": "none"},
+        {"serverRound": 1.5},
+        {"serverRound": 0.0},
+    ):
         with pytest.raises(MissingInput, match="how a server stepped"):
             replayed(told(**broken), given, **known)
 

@@ -122,7 +122,7 @@ def test_a_learned_soup_learns_at_any_scale_of_the_loss(layers: Any, scale: floa
 def test_models_without_floating_elements_have_no_loss_to_follow(rule: Any) -> None:
     models = [MemoryModel(key, {"w": np.arange(2)}) for key in "ab"]
     loss = Loss(1.0, [0, 0])
-    with pytest.raises(ImpossibleSetting, match="no floating elements"):
+    with pytest.raises(ImpossibleSetting, match="floating tensor with an element"):
         merge(models, rule, Context(evaluator=loss, gradient=loss), sink=MemorySink())
 
 

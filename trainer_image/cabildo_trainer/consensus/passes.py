@@ -257,14 +257,15 @@ class Session:
             for name, spec in self.specs.items():
                 if not spec.is_floating:
                     continue
-                if not slope.tensors[name].is_floating:
+                found = slope.tensors[name]
+                if tuple(found.shape) != tuple(spec.shape):
                     raise ValueError(
-                        f"tensor {name!r} is {slope.tensors[name].dtype}, not F32, F16 or BF16"
-                    )
-                if tuple(slope.tensors[name].shape) != tuple(spec.shape):
-                    raise ValueError(
-                        f"tensor {name!r} has shape {list(slope.tensors[name].shape)},"
+                        f"tensor {name!r} has shape {list(found.shape)},"
                         f" the models' {list(spec.shape)}"
+                    )
+                if not found.is_floating:
+                    raise ValueError(
+                        f"tensor {name!r} has element type {found.dtype}, and a gradient's is F32"
                     )
         return slope
 

@@ -10,8 +10,9 @@ found; that is a rule's `decide`. Next: `passes.py` applies a recipe chunk by ch
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, get_args, get_origin, get_type_hints
 
 import numpy as np
 
@@ -19,8 +20,6 @@ import cabildo_kernels as kernels
 from cabildo_trainer.consensus.errors import ImpossibleSetting
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from numpy.typing import NDArray
 
     from cabildo_trainer.consensus.chunks import Chunk
@@ -65,14 +64,22 @@ class Recipe(ABC):
 
 
 def recipe_from_json(value: Mapping[str, Any]) -> Recipe:
-    """Returns the recipe that `to_json` described."""
-    recipe = Recipe.registry.get(str(value.get("kind")))
+    """Returns the recipe that `to_json` described.
+
+    Raises:
+        ImpossibleSetting: It describes none that this release knows.
+    """
+    kind = value.get("kind") if isinstance(value, Mapping) else None
+    recipe = Recipe.registry.get(kind) if isinstance(kind, str) else None
     if recipe is None:
         raise ImpossibleSetting(
-            f"no recipe is called {value.get('kind')!r}",
+            f"no recipe is called {kind!r}",
             remedy="use a release of cabildo-trainer that knows the recipe",
         )
-    return recipe(**{key: _from_json(item) for key, item in value.items() if key != "kind"})
+    hints = get_type_hints(recipe)
+    return recipe(
+        **{key: _from_json(item, hints.get(key)) for key, item in value.items() if key != "kind"}
+    )
 
 
 def _fields(recipe: Any) -> tuple[Any, ...]:
@@ -89,13 +96,18 @@ def _to_json(value: Any) -> Any:
     return value
 
 
-def _from_json(value: Any) -> Any:
-    if isinstance(value, dict):
-        if isinstance(value.get("kind"), str):  # else a tensor of that name has a recipe
-            return recipe_from_json(value)
-        return {key: _from_json(item) for key, item in value.items()}
+def _from_json(value: Any, hint: Any) -> Any:
+    """Returns the value of a field of a declared type.
+
+    The type says what is a recipe, not the value: a tensor may be called like a recipe's member.
+    """
+    if isinstance(hint, type) and issubclass(hint, Recipe):
+        return recipe_from_json(value)
+    if get_origin(hint) is dict:
+        _, inner = get_args(hint)
+        return {key: _from_json(item, inner) for key, item in value.items()}
     if isinstance(value, list):
-        return tuple(_from_json(item) for item in value)
+        return tuple(_from_json(item, None) for item in value)
     return value
 
 

@@ -13,7 +13,6 @@ training loop, or where a client keeps c_i: it is a model like any other, in flo
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -22,6 +21,7 @@ import numpy as np
 from cabildo_api.consensus_limits import Check, rows_limit
 from cabildo_trainer.consensus.context import Context
 from cabildo_trainer.consensus.errors import DigestMismatch, ImpossibleSetting, MissingInput
+from cabildo_trainer.consensus.federated.records import Record
 from cabildo_trainer.consensus.manifests.agreement import agree
 from cabildo_trainer.consensus.manifests.canonical_json import canonical_json
 from cabildo_trainer.consensus.passes import Session, apply
@@ -128,24 +128,18 @@ class ControlState:
         Raises:
             ImpossibleSetting: It is none, or of another version.
         """
-        try:
-            value: dict[str, Any] = json.loads(content)
-            if value["version"] != VERSION:
-                raise ImpossibleSetting(
-                    f"the server's control has version {value['version']}, not {VERSION}",
-                    remedy="use the release that wrote it, or start SCAFFOLD anew",
-                )
-            return cls(
-                clients=int(value["clients"]),
-                rounds=int(value["rounds"]),
-                model_digest=str(value["modelDigest"]),
-                digest=str(value["digest"]),
-            )
-        except (ValueError, KeyError, TypeError) as error:
-            raise ImpossibleSetting(
-                f"this is no record of a server's control: {error!r}",
-                remedy="start from the record of the last round, or start SCAFFOLD anew",
-            ) from error
+        record = Record.of(
+            content,
+            version=VERSION,
+            what="record of a server's control",
+            remedy="start from the record of the last round, or start SCAFFOLD anew",
+        )
+        return cls(
+            clients=record.count("clients", least=1),
+            rounds=record.count("rounds"),
+            model_digest=record.text("modelDigest"),
+            digest=record.text("digest"),
+        )
 
 
 def server_control(

@@ -14,14 +14,14 @@ sources and sinks are given. Next: `outer_step.py`, `../merging.py`.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from cabildo_trainer.consensus.errors import DigestMismatch, ImpossibleSetting, MissingInput
 from cabildo_trainer.consensus.federated.optimizers import optimizer_from_parameters
 from cabildo_trainer.consensus.federated.outer_step import OuterStepSink
-from cabildo_trainer.consensus.manifests.canonical_json import canonical_json
+from cabildo_trainer.consensus.federated.records import Record
+from cabildo_trainer.consensus.manifests.canonical_json import canonical_json, parse_strict
 from cabildo_trainer.consensus.merging import merge, replay
 from cabildo_trainer.consensus.recipes import recipe_from_json
 from cabildo_trainer.consensus.robust.means import WeightedMean
@@ -83,24 +83,23 @@ class ServerState:
         Raises:
             ImpossibleSetting: It is none, or of another version.
         """
+        record = Record.of(
+            content,
+            version=VERSION,
+            what="server's state",
+            remedy="start from the state file of the last round, or without one",
+        )
+        parameters = record.mapping("parameters")
         try:
-            value: dict[str, Any] = json.loads(content)
-            if value["version"] != VERSION:
-                raise ImpossibleSetting(
-                    f"the server's state has version {value['version']}, not {VERSION}",
-                    remedy="use the release that wrote it, or start without a state",
-                )
-            return cls(
-                optimizer=_optimizer(value["optimizer"], value["parameters"]),
-                rounds=int(value["rounds"]),
-                model_digest=str(value["modelDigest"]),
-                digests={str(key): str(item) for key, item in value["digests"].items()},
-            )
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ImpossibleSetting(
-                f"this is no server's state: {error!r}",
-                remedy="start from the state file of the last round, or without one",
-            ) from error
+            optimizer = _optimizer(record.text("optimizer"), parameters)
+        except ValueError as error:
+            raise record.refusal("parameters", parameters, wanted=str(error)) from error
+        return cls(
+            optimizer=optimizer,
+            rounds=record.count("rounds"),
+            model_digest=record.text("modelDigest"),
+            digests=record.texts("digests"),
+        )
 
 
 def _exact(optimizer: ServerOptimizer) -> dict[str, str | bool]:
@@ -112,11 +111,22 @@ def _exact(optimizer: ServerOptimizer) -> dict[str, str | bool]:
 
 
 def _optimizer(name: str, exact: Mapping[str, Any]) -> ServerOptimizer:
-    """Returns the optimiser of a name with settings as `_exact` wrote them."""
-    parameters = {
-        key: float.fromhex(item) if isinstance(item, str) else item for key, item in exact.items()
-    }
-    return optimizer_from_parameters(name, parameters)
+    """Returns the optimiser of a name with settings as `_exact` wrote them.
+
+    Raises:
+        ImpossibleSetting: There is no such optimiser, or a setting is none of its own.
+        ValueError: A setting was not written by `_exact`; the text says what one is.
+    """
+    return optimizer_from_parameters(name, {key: _setting(item) for key, item in exact.items()})
+
+
+def _setting(item: Any) -> float | bool:
+    try:
+        if isinstance(item, bool):
+            return item
+        return float.fromhex(item) if isinstance(item, str) else float(item)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ValueError("numbers in the form of float.hex") from error
 
 
 def fed_avg_weights(examples: Mapping[str, int]) -> WeightedMean:
@@ -219,8 +229,8 @@ def _server_before(result: MergeResult) -> ServerState:
     told = result.diagnostics
     try:
         return ServerState(
-            optimizer=_optimizer(str(told[OPTIMIZER]), json.loads(str(told[SETTINGS]))),
-            rounds=int(told[ROUND]) - 1,
+            optimizer=_optimizer(str(told[OPTIMIZER]), parse_strict(str(told[SETTINGS]).encode())),
+            rounds=_rounds_before(told[ROUND]),
             model_digest=str(told[PREVIOUS]),
             digests={
                 key.removeprefix(BEFORE): str(digest)
@@ -233,6 +243,12 @@ def _server_before(result: MergeResult) -> ServerState:
             f"the result of {result.rule} does not say how a server stepped: {error!r}",
             remedy="give the result of a federated round; `merging.replay` repeats a plain merge",
         ) from error
+
+
+def _rounds_before(told: float | str) -> int:
+    if isinstance(told, str) or not (told >= 1.0 and told.is_integer()):
+        raise ValueError(f"{ROUND} = {told!r} is no number of a round")
+    return int(told) - 1
 
 
 def _compare(what: str, found: str, told: object) -> None:

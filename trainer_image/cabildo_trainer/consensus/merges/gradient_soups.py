@@ -47,17 +47,15 @@ LOSS_NOISE: Final = 2.0**-22
 """Relative error that float32 parameters leave in a loss."""
 _SUFFICIENT: Final = 1e-4
 _MOST_HALVINGS: Final = 30
+_FARTHEST: Final = 32.0
+"""A first step that moves theta further ends at one model whatever the loss: weights of exp(-32)
+are lost beside float32, so nothing brings them back. It begins at a move of 1 instead."""
 
 
 class ModelLoss:
     """The trusted loss of sum a_i x_i as a function of the weights a; remembers its last point."""
 
     def __init__(self, session: Session) -> None:
-        if not any(spec.is_floating and spec.size for spec in session.specs.values()):
-            raise ImpossibleSetting(
-                "the models have no floating elements, so no loss depends on their weights",
-                remedy="give models with tensors of F32, F16 or BF16",
-            )
         self._session = session
         self._last: tuple[Recipe, ModelSource] | None = None
 
@@ -135,6 +133,7 @@ class SimplexWeights(Rule):
 
     def decide(self, session: Session) -> Decision:
         """Descends."""
+        _weighed(session, self.name)
         centre = convex_weights(self.centre, keys=session.keys, normalize=False)
         objective = Penalised(ModelLoss(session), centre=centre, strength=self.penalty)
         found = minimise(
@@ -146,6 +145,24 @@ class SimplexWeights(Rule):
             noise=LOSS_NOISE,
         )
         return _decision(found)
+
+
+def _weighed(session: Session, rule: str) -> tuple[str, ...]:
+    """Returns the names of the tensors that a loss has derivatives in.
+
+    Raises:
+        ImpossibleSetting: There is none.
+    """
+    names = tuple(
+        name for name, spec in session.specs.items() if spec.is_floating and spec.size > 0
+    )
+    if not names:
+        raise ImpossibleSetting(
+            f"{rule} needs a floating tensor with an element: the models have"
+            f" {len(session.specs)} tensors and none such",
+            remedy="use a rule without a gradient: uniformSoup carries the other tensors along",
+        )
+    return names
 
 
 def _decision(found: Solution) -> Decision:
@@ -179,7 +196,8 @@ class LearnedSoup(Rule):
         layers: `global` learns one weight a model; `tensor` one for each tensor; `prefix` one for
             all tensors whose names share the parts before the last dot.
         iterations: Steps at most.
-        rate: First step on theta; halved until the loss falls enough, doubled after success.
+        rate: First step on theta; halved until the loss falls enough, doubled after success. Where
+            it would move theta by more than 32, for a loss in large units, it begins at 1.
     """
 
     name: ClassVar[str] = "learnedSoup"
@@ -211,18 +229,13 @@ class LearnedSoup(Rule):
 
     def decide(self, session: Session) -> Decision:
         """Descends."""
-        layers = {
-            name: self._layer(name)
-            for name, spec in session.specs.items()
-            if spec.is_floating and spec.size
-        }
+        layers = {name: self._layer(name) for name in _weighed(session, self.name)}
         objective = ModelLoss(session)
         theta: dict[str, Weights] = dict.fromkeys(layers.values(), (0.0,) * session.n)
         loss, rate, steps = objective.loss_of(_recipe(theta, layers)), self.rate, 0
         while steps < self.iterations:
             slopes = _slopes(objective.by_tensor(_recipe(theta, layers)), theta, layers)
-            if steps == 0:  # the loss may have any scale
-                rate /= max(1.0, *(abs(slope) for layer in slopes.values() for slope in layer))
+            rate = rate if steps else _first_rate(rate, slopes)
             stepped = _descend(objective, theta, slopes, layers=layers, loss=loss, rate=rate)
             if stepped is None:
                 break
@@ -299,6 +312,12 @@ def _slopes(
         middle = ordered_sum(a * g for a, g in zip(shares, products, strict=True))
         slopes[layer] = tuple(a * (g - middle) for a, g in zip(shares, products, strict=True))
     return slopes
+
+
+def _first_rate(rate: float, slopes: Mapping[str, Weights]) -> float:
+    """Returns the rate of the first step: as given, or that of a move of 1; see `_FARTHEST`."""
+    steepest = max(abs(slope) for layer in slopes.values() for slope in layer)
+    return rate if rate * steepest <= _FARTHEST else 1.0 / steepest
 
 
 def _descend(

@@ -9,6 +9,7 @@ objective is asked for values and gradients in the weights. Next: `soups.py` ask
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final, Protocol
@@ -26,6 +27,11 @@ _FORGETTING: Final = 0.5
 _INTERIOR: Final = 0.01
 """Share of the uniform mixture in mirror descent's start: a weight of zero never grows again."""
 _LARGEST_POWER: Final = 500.0
+_FAR: Final = 1024.0
+"""Size of a point from which its projection is found relative to its largest entry."""
+_STEEP: Final = 2.0**20
+"""Spread of a gradient up to which the first step tries a curvature of 1: the halvings of a step
+reach far beyond what curvature goes with that."""
 
 
 class Method(StrEnum):
@@ -108,13 +114,11 @@ def uniform(count: int) -> Weights:
 
 
 def project(point: Sequence[float]) -> Weights:
-    """Returns the nearest point of the simplex (Duchi et al., ICML 2008, by sorting).
-
-    It is that of the point moved along (1, ..., 1): with its largest coordinate at zero, the 1 that
-    is shared out does not vanish beside large ones.
-    """
-    largest = max(point)
-    point = [value - largest for value in point]
+    """Returns the nearest point of the simplex (Duchi et al., ICML 2008, by sorting)."""
+    top = max(point)
+    if abs(top) > _FAR:
+        # The simplex's 1 would be lost beside the entries; adding to all of them moves nothing.
+        point = [value - top for value in point]
     total, shift = 0.0, 0.0
     for rank, value in enumerate(sorted(point, reverse=True), start=1):
         total += value
@@ -158,10 +162,9 @@ def minimise(
     """
     propose = _PROPOSALS[method]
     weights = _inward(start) if method is Method.MIRROR_DESCENT else start
-    value, evaluations, curvature = objective.value(weights), 1, 1.0
+    value, evaluations = objective.value(weights), 1
     gradient = objective.gradient(weights)
-    # No loss is so steep that halving from 1 would not come to its scale.
-    curvature = max(curvature, max(gradient) - min(gradient))
+    curvature = _first_curvature(gradient)
     for step in range(iterations + 1):
         gap = duality_gap(weights, gradient)
         stopped = "gap" if gap <= tolerance * (1.0 + abs(value)) else "iterations"
@@ -186,6 +189,15 @@ def minimise(
         weights, value, gradient = candidate, new_value, new_gradient
         curvature *= _FORGETTING
     return Solution(weights, value, gap, step, evaluations, stopped)
+
+
+def _first_curvature(gradient: Weights) -> float:
+    """Returns the curvature to try first: 1, or a power of two above a steep gradient's spread.
+
+    So the unit of the objective does not decide whether a step is found.
+    """
+    spread = max(gradient) - min(gradient)
+    return 1.0 if spread <= _STEEP else math.ldexp(1.0, math.frexp(spread)[1])
 
 
 def _slope(weights: Weights, candidate: Weights, gradient: Weights) -> float:

@@ -36,18 +36,19 @@ PARALLEL: Final = 0.9995
 """Above this |cosine| two tensors count as parallel, and SLERP is the straight line."""
 _CONVERGED: Final = 1e-13
 _OPPOSITE: Final = 1e-14
-"""Below this square of the sine a direction with a negative cosine is the mean's opposite."""
+"""1 - cosine^2 below which two unit vectors of opposite sign count as antipodal: the rest is what
+rounding leaves of zero in a Gram matrix (models in float32 that are antipodal come to 1e-15)."""
 
 
 def slerp_weights(gram: NDArray[np.float64], *, t: float, parallel: float) -> tuple[float, float]:
     """Returns the weights of two vectors in their spherical interpolation (Shoemake 1985).
 
     sin((1 - t) w) / sin w and sin(t w) / sin w with w the angle between them; (1 - t, t) where
-    |cos w| > parallel or a vector is zero.
+    |cos w| > parallel, a vector is zero, or both are antipodal (then no arc is the shortest).
     """
     norms = math.sqrt(gram[0, 0]) * math.sqrt(gram[1, 1])
     cosine = 1.0 if norms == 0.0 else max(-1.0, min(1.0, float(gram[0, 1]) / norms))
-    if abs(cosine) > parallel:
+    if abs(cosine) > parallel or _is_opposite(cosine, slack=_OPPOSITE):
         return 1.0 - t, t
     angle = acos(cosine)
     divisor = sin(angle)
@@ -61,7 +62,10 @@ def spherical_mean_weights(
 
     The directions u_i = x_i / |x_i| are averaged by steps m <- exp_m(sum w_i log_m u_i) from the
     normalised straight mean (Karcher 1977; Buss and Fillmore 2001); the result has length
-    sum w_i |x_i|. Zero vectors have no direction and take no part in it.
+    sum w_i |x_i|. Zero vectors have no direction and take no part in it. A direction that is
+    antipodal to m takes no part in that step: every way from m to it is equally short, so its log
+    has no direction, and the sum of rounding errors is none either. In one dimension that leaves
+    the sign of the straight mean.
 
     Args:
         gram: <x_i, x_j>.
@@ -100,23 +104,29 @@ def _tangent_mean(
 ) -> NDArray[np.float64]:
     """Returns sum w_i log_m(u_i) with log_m(u) = w / sin w (u - cos w m), w the angle to m.
 
-    From m every way leads to its opposite, so that one has no logarithm and pulls nowhere: what is
-    left of u - cos w m there is rounding, and would be stretched to any length. All tensors of one
-    element, and others on one line, are of this kind.
+    Directions antipodal to m are left out; see `spherical_mean_weights`.
     """
     cosines = matrix_vector(units, mean)
+    # Where directions all but cancel, m has large coefficients, and errors grow with their square.
+    size = 1.0 + ordered_sum(abs(value) for value in mean)
+    slack = _OPPOSITE * size * size
     step = np.zeros_like(mean)
     for row, weight in enumerate(weights):
         if units[row, row] == 0.0:
             continue
         cosine = max(-1.0, min(1.0, float(cosines[row])))
-        if cosine < 0.0 and 1.0 - cosine * cosine < _OPPOSITE:
+        if _is_opposite(cosine, slack=slack):
             continue
         angle = acos(cosine)
         stretch = 1.0 if angle < _CONVERGED else angle / max(sin(min(angle, PI)), _CONVERGED)
         step[row] += weight * stretch
         step -= (weight * stretch * cosine) * mean
     return step
+
+
+def _is_opposite(cosine: float, *, slack: float) -> bool:
+    """Returns whether two unit vectors are antipodal as far as their cosine can tell."""
+    return cosine < 0.0 and 1.0 - cosine * cosine < slack
 
 
 @dataclass(frozen=True, slots=True)

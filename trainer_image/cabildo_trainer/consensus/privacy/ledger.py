@@ -87,7 +87,8 @@ class Ledger:
         """
         try:
             value = _as_written(parse_strict(text.encode()))
-        except BadJsonError as error:
+            canonical_json(value)  # what has no canonical form was never written by us
+        except (BadJsonError, UnicodeEncodeError, OverflowError, RecursionError) as error:
             raise ImpossibleSetting(
                 f"the privacy ledger is no JSON: {error}", remedy=_REMEDY
             ) from error
