@@ -126,7 +126,7 @@ def _setting(item: Any) -> float | bool:
             return item
         return float.fromhex(item) if isinstance(item, str) else float(item)
     except (TypeError, ValueError, OverflowError) as error:
-        raise ValueError("numbers in the form of float.hex") from error
+        raise ValueError("an object of numbers in the form of float.hex") from error
 
 
 def fed_avg_weights(examples: Mapping[str, int]) -> WeightedMean:
