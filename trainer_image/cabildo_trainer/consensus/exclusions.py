@@ -4,17 +4,24 @@ A model of another form than a trusted one proves its sender faulty. Without a t
 form that n - f > f participants share is the honest one: honest participants agree, and f faulty
 ones cannot outnumber them. NaN or Inf found in a pass proves its holder faulty.
 
+Which base a model was trained from is its sender's claim, and no part of the form: saying nothing
+fits every claim. Honest participants have one base, so a claim that more than f others contradict
+is proven false. One that f or fewer contradict may be the honest one: its sender stays and is
+still counted in f, as a rule's bound holds for any f models, whatever base they come from.
+
 Here: these decisions. Never here: f and n limits of rules. Next: `merging.py` starts over without
 those that are excluded.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from cabildo_trainer.consensus.errors import ImpossibleSetting, ManifestMismatch, NonFiniteInput
-from cabildo_trainer.consensus.manifests.agreement import agree
+from cabildo_trainer.consensus.manifests.agreement import agree, have_one_form, same_base
+from cabildo_trainer.consensus.manifests.manifest import facts_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -132,6 +139,8 @@ def mismatched(field: Field, context: Context) -> dict[str, str]:
             wrong.append(source.key)
     rest = [source for source in field.sources if source.key not in wrong]
     wrong += minority(rest, context, f=field.f - len(wrong))
+    rest = [source for source in rest if source.key not in wrong]
+    wrong += false_claims(rest, f=field.f - len(wrong))
     return dict.fromkeys(wrong, MISMATCH)
 
 
@@ -157,7 +166,7 @@ def minority(sources: Sequence[ModelSource], context: Context, *, f: int) -> lis
     forms: list[list[ModelSource]] = []
     for source in sources:
         for form in forms:
-            if _agree(form[0], source, context):
+            if _have_one_form(form[0], source, context):
                 form.append(source)
                 break
         else:
@@ -166,13 +175,32 @@ def minority(sources: Sequence[ModelSource], context: Context, *, f: int) -> lis
     honest = len(sources) - f
     if len(forms) > 1 and len(largest) >= honest > f:
         return [source.key for source in sources if source not in largest]
-    agree(sources, base=context.base, integers=context.integers)
+    have_one_form(sources, base=context.base, integers=context.integers)
     return []
 
 
-def _agree(one: ModelSource, other: ModelSource, context: Context) -> bool:
+def false_claims(sources: Sequence[ModelSource], *, f: int) -> list[str]:
+    """Returns the participants that claim another base than more than f others do.
+
+    Args:
+        sources: Models of one form.
+        f: How many of their senders may still be arbitrary.
+
+    Raises:
+        ManifestMismatch: These are more than f; the message names the first two that differ.
+    """
+    claimed = ((source.key, facts_of(source).base_digest) for source in sources)
+    claims = {key: digest for key, digest in claimed if digest is not None}
+    holders = Counter(claims.values())
+    wrong = [key for key, digest in claims.items() if len(claims) - holders[digest] > f]
+    if len(wrong) > f:
+        same_base(sources)
+    return wrong
+
+
+def _have_one_form(one: ModelSource, other: ModelSource, context: Context) -> bool:
     try:
-        agree([one, other], base=context.base, integers=context.integers)
+        have_one_form([one, other], base=context.base, integers=context.integers)
     except ManifestMismatch:
         return False
     return True

@@ -52,6 +52,22 @@ def agree(
         ManifestMismatch: They differ; the message names the first difference.
         ImpossibleSetting: There is no such policy.
     """
+    have_one_form(sources, base=base, integers=integers)
+    same_base(sources)
+
+
+def have_one_form(
+    sources: Sequence[ModelSource], *, base: ModelSource | None = None, integers: str = "equal"
+) -> None:
+    """Refuses as `agree` does, but for bases that the models alone claim.
+
+    To have one form is transitive. To agree is not: a model that claims no base agrees with two
+    that claim different ones.
+
+    Raises:
+        ManifestMismatch: They differ; the message names the first difference.
+        ImpossibleSetting: There is no such policy.
+    """
     if integers not in INTEGER_POLICIES:
         raise ImpossibleSetting(
             f"integers is {integers!r}", remedy=f"Use one of {', '.join(INTEGER_POLICIES)}."
@@ -66,8 +82,6 @@ def agree(
     if base is not None:
         for model in sources:
             _trained_from(base, model)
-    else:
-        _same_base(sources)
     if integers == "equal":
         for other in models[1:]:
             _same_integers(first, other)
@@ -160,7 +174,12 @@ def _trained_from(base: ModelSource, model: ModelSource) -> None:
         )
 
 
-def _same_base(sources: Sequence[ModelSource]) -> None:
+def same_base(sources: Sequence[ModelSource]) -> None:
+    """Refuses models that claim different bases; one that claims none fits any.
+
+    Raises:
+        ManifestMismatch: The message names the first two claims that differ.
+    """
     known = [(model.key, facts_of(model).base_digest) for model in sources]
     claims = [(key, digest) for key, digest in known if digest is not None]
     for key, digest in claims[1:]:
