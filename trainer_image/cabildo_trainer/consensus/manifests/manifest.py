@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -55,14 +55,14 @@ class ModelFacts:
         tokenizer_digest: Digest of what its tokenizer makes of text (`safetensors_files.py`).
         tied_names: Groups of names that are one tensor, each sorted, sorted.
         quantised: What says that the weights are quantised; empty if nothing does. Not in the
-            manifest: its dtypes and its config say the same.
+            manifest, nor part of what makes facts equal: its dtypes and its config say the same.
     """
 
     base_digest: str | None = None
     config_digest: str | None = None
     tokenizer_digest: str | None = None
     tied_names: tuple[tuple[str, ...], ...] = ()
-    quantised: str = ""
+    quantised: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)
