@@ -21,6 +21,7 @@ from cabildo_trainer.consensus.files.safetensors_files import (
     PICKLE_SUFFIXES,
     SINGLE_FILE,
     find_model,
+    read_manifest,
 )
 from cabildo_trainer.consensus.manifests.manifest import MANIFEST_FILE, Manifest, parse_manifest
 
@@ -73,7 +74,7 @@ def verify_model(path: Path, *, digest: str) -> int:
         )
     manifest = manifest_of_files(path)
     if beside.is_file():
-        expected = parse_manifest(beside.read_bytes(), where=str(beside))
+        expected = read_manifest(beside)
         if manifest != expected:
             raise DigestMismatch(
                 f"{path} is not what {beside.name} says: {_difference(expected, manifest)}",

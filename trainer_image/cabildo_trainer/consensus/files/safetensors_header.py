@@ -17,7 +17,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from cabildo_trainer.consensus.errors import ManifestMismatch
-from cabildo_trainer.consensus.manifests.canonical_json import BadJsonError, parse_strict
+from cabildo_trainer.consensus.manifests.canonical_json import (
+    LARGEST_INTEGER,
+    BadJsonError,
+    is_unicode,
+    parse_strict,
+)
 from cabildo_trainer.consensus.sources import TensorSpec
 
 if TYPE_CHECKING:
@@ -141,7 +146,7 @@ def header_bytes(tensors: Mapping[str, TensorSpec], metadata: Mapping[str, str])
 
 def _header(record: dict[str, Any], *, path: Path, data_start: int, file_bytes: int) -> Header:
     metadata = record.pop(_METADATA, {})
-    if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
+    if not isinstance(metadata, dict) or not all(map(_is_text, [*metadata, *metadata.values()])):
         raise _bad(path, f"its {_METADATA} is not text by name")
     if len(record) > MOST_TENSORS:
         raise _bad(path, f"it names {len(record)} tensors, more than {MOST_TENSORS}")
@@ -162,7 +167,7 @@ def _header(record: dict[str, Any], *, path: Path, data_start: int, file_bytes: 
 
 def _placed(name: str, fields: Any, *, path: Path, data_start: int) -> Placed:
     tensor = f"tensor {name[:80]!r}"
-    if len(name) > LONGEST_NAME or not _encodable(name):
+    if len(name) > LONGEST_NAME or not is_unicode(name):
         raise _bad(path, f"{tensor}: the name is too long or no Unicode")
     if not isinstance(fields, dict) or fields.keys() != _FIELDS:
         raise _bad(path, f"{tensor} does not have exactly {', '.join(sorted(_FIELDS))}")
@@ -189,17 +194,14 @@ def _placed(name: str, fields: Any, *, path: Path, data_start: int) -> Placed:
 
 
 def _is_list_of_sizes(value: Any) -> bool:
+    # A manifest holds sizes as JSON numbers, so a larger one has no digest.
     return isinstance(value, list) and all(
-        type(item) is int and 0 <= item < 1 << 63 for item in value
+        type(item) is int and 0 <= item <= LARGEST_INTEGER for item in value
     )
 
 
-def _encodable(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and is_unicode(value)
 
 
 def _bad(path: Path, what: str) -> ManifestMismatch:
