@@ -16,7 +16,12 @@ from typing import TYPE_CHECKING, Final
 
 import cabildo_kernels as kernels
 from cabildo_api.merge_result import CandidateResult, MergeResult, ParticipantResult
-from cabildo_trainer.consensus.errors import ImpossibleSetting, MissingInput, NonFiniteInput
+from cabildo_trainer.consensus.errors import (
+    ConsensusError,
+    ImpossibleSetting,
+    MissingInput,
+    NonFiniteInput,
+)
 from cabildo_trainer.consensus.exclusions import by_key, charge, mismatched, take_part
 from cabildo_trainer.consensus.passes import Session, apply
 
@@ -159,7 +164,7 @@ def result(
         participants.append(
             ParticipantResult(
                 key=key,
-                digest=digests[key].digest if key in digests and key in field.faulty else None,
+                digest=_digest_if_readable(digests.get(key)) if key in field.faulty else None,
                 accepted=False,
                 reason=field.faulty.get(key, ABSENT),
             )
@@ -194,6 +199,16 @@ def result(
             for name, value in decision.diagnostics.items()
         },
     )
+
+
+def _digest_if_readable(source: ModelSource | None) -> str | None:
+    """Returns the digest of a faulty participant's model; whoever is out has no say any more."""
+    if source is None:
+        return None
+    try:
+        return source.digest
+    except (ConsensusError, OSError):
+        return None
 
 
 def _finite(value: float | None) -> float | None:
