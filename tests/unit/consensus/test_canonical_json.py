@@ -112,3 +112,10 @@ def test_what_has_no_canonical_json_is_refused(value: object) -> None:
 def test_json_with_two_meanings_or_none_is_refused(text: bytes) -> None:
     with pytest.raises(BadJsonError):
         parse_strict(text)
+
+
+@pytest.mark.timeout(300)
+def test_a_name_that_is_there_twice_is_found_among_many() -> None:
+    names = ",".join(f'"{number}":0' for number in range(200_000))
+    with pytest.raises(BadJsonError, match="'199999' is there twice"):
+        parse_strict(f'{{{names},"199999":1}}'.encode())

@@ -266,3 +266,36 @@ def test_a_companion_that_changes_after_it_was_chosen_is_not_copied(tmp_path: Pa
         with pytest.raises(DigestMismatch, match=r"config\.json changed"):
             sink.finish()
     assert not (tmp_path / "out").exists()
+
+
+def test_nothing_that_a_link_leads_to_is_deleted(tmp_path: Path) -> None:
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    (precious / "kept").write_text("kept")
+    (precious / "inner").mkdir()
+    stage = tmp_path / ".out.partial"
+    stage.symlink_to(precious)
+    with pytest.raises(ImpossibleSetting, match=r"out.partial.* is a symbolic link") as caught:
+        written(tmp_path / "out")
+    assert caught.value.remedy
+    assert sorted(path.name for path in precious.iterdir()) == ["inner", "kept"]
+    assert stage.is_symlink()
+    # A link within the folder goes, what it leads to stays.
+    stage.unlink()
+    (stage / "left").mkdir(parents=True)
+    (stage / "link").symlink_to(precious)
+    written(tmp_path / "out")
+    assert (precious / "kept").read_text() == "kept"
+    assert not stage.exists()
+
+
+@pytest.mark.parametrize("kind", ["file", "link to nothing"])
+def test_what_is_no_folder_is_not_written_into(tmp_path: Path, kind: str) -> None:
+    stage = tmp_path / ".out.partial"
+    if kind == "file":
+        stage.write_text("kept")
+    else:
+        stage.symlink_to(tmp_path / "nothing")
+    with pytest.raises(ImpossibleSetting, match=r"no folder|symbolic link"):
+        written(tmp_path / "out")
+    assert not (tmp_path / "nothing").exists()

@@ -4,17 +4,23 @@ A model of another form than a trusted one proves its sender faulty. Without a t
 form that n - f > f participants share is the honest one: honest participants agree, and f faulty
 ones cannot outnumber them. NaN or Inf found in a pass proves its holder faulty.
 
+Which base a model was trained from is its sender's claim, and no part of the form: saying nothing
+fits every claim. Honest participants have one base, so a claim that more than f others contradict
+is proven false. One that f or fewer contradict may be the honest one: its sender stays and is
+still counted in f, as a rule's bound holds for any f models, whatever base they come from.
+
 Here: these decisions. Never here: f and n limits of rules. Next: `merging.py` starts over without
 those that are excluded.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from cabildo_trainer.consensus.errors import ImpossibleSetting, ManifestMismatch, NonFiniteInput
-from cabildo_trainer.consensus.manifests.agreement import agree, same_base, same_form
+from cabildo_trainer.consensus.manifests.agreement import agree, have_one_form, same_base
 from cabildo_trainer.consensus.manifests.manifest import facts_of
 
 if TYPE_CHECKING:
@@ -133,6 +139,8 @@ def mismatched(field: Field, context: Context) -> dict[str, str]:
             wrong.append(source.key)
     rest = [source for source in field.sources if source.key not in wrong]
     wrong += minority(rest, context, f=field.f - len(wrong))
+    rest = [source for source in rest if source.key not in wrong]
+    wrong += false_claims(rest, f=field.f - len(wrong))
     return dict.fromkeys(wrong, MISMATCH)
 
 
@@ -155,56 +163,47 @@ def same_tensors(one: ModelSource, other: ModelSource) -> None:
 
 def minority(sources: Sequence[ModelSource], context: Context, *, f: int) -> list[str]:
     """Returns the participants that differ from the form which more than f others share."""
-    if not sources:
-        return []
     forms: list[list[ModelSource]] = []
     for source in sources:
         for form in forms:
-            if _same_form(form[0], source, context):
+            if _have_one_form(form[0], source, context):
                 form.append(source)
                 break
         else:
             forms.append([source])
     largest = max(forms, key=len, default=[])
     honest = len(sources) - f
-    wrong: list[str] = []
     if len(forms) > 1 and len(largest) >= honest > f:
-        wrong = [source.key for source in sources if source not in largest]
-    rest = [source for source in sources if source.key not in wrong]
-    same_form(rest, integers=context.integers)
-    if context.base is None:
-        wrong += _of_other_bases(rest, f=f - len(wrong))
+        return [source.key for source in sources if source not in largest]
+    have_one_form(sources, base=context.base, integers=context.integers)
+    return []
+
+
+def false_claims(sources: Sequence[ModelSource], *, f: int) -> list[str]:
+    """Returns the participants that claim another base than more than f others do.
+
+    Args:
+        sources: Models of one form.
+        f: How many of their senders may still be arbitrary.
+
+    Raises:
+        ManifestMismatch: These are more than f; the message names the first two that differ.
+    """
+    claimed = ((source.key, facts_of(source).base_digest) for source in sources)
+    claims = {key: digest for key, digest in claimed if digest is not None}
+    holders = Counter(claims.values())
+    wrong = [key for key, digest in claims.items() if len(claims) - holders[digest] > f]
+    if len(wrong) > f:
+        same_base(sources)
     return wrong
 
 
-def _same_form(one: ModelSource, other: ModelSource, context: Context) -> bool:
+def _have_one_form(one: ModelSource, other: ModelSource, context: Context) -> bool:
     try:
-        same_form([one, other], integers=context.integers)
+        have_one_form([one, other], base=context.base, integers=context.integers)
     except ManifestMismatch:
         return False
     return True
-
-
-def _of_other_bases(sources: Sequence[ModelSource], *, f: int) -> list[str]:
-    """Returns the participants that claim another base than the honest one.
-
-    A claim that more than f share is an honest one's, and honest participants started from one
-    base: other claims are false. Who claims nothing contradicts nobody. Where no claim has so many,
-    none is proven false, and nothing rests on them: up to f liars must not end a round.
-
-    Raises:
-        ManifestMismatch: More than f would have to lie.
-    """
-    claims: dict[str, list[str]] = {}
-    for source in sources:
-        digest = facts_of(source).base_digest
-        if digest is not None:
-            claims.setdefault(digest, []).append(source.key)
-    by_number = sorted(claims.values(), key=len, reverse=True)
-    others = [key for keys in by_number[1:] for key in keys]
-    if len(others) > f:
-        same_base(sources)
-    return others if by_number and len(by_number[0]) > f else []
 
 
 def charge(error: NonFiniteInput, field: Field) -> dict[str, str]:

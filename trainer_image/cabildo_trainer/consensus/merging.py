@@ -164,9 +164,7 @@ def result(
         participants.append(
             ParticipantResult(
                 key=key,
-                digest=_digest_of_faulty(digests[key])
-                if key in digests and key in field.faulty
-                else None,
+                digest=_digest_if_readable(digests.get(key)) if key in field.faulty else None,
                 accepted=False,
                 reason=field.faulty.get(key, ABSENT),
             )
@@ -203,8 +201,10 @@ def result(
     )
 
 
-def _digest_of_faulty(source: ModelSource) -> str | None:
-    """Returns which model an excluded participant gave; None where it can no longer be read."""
+def _digest_if_readable(source: ModelSource | None) -> str | None:
+    """Returns the digest of a faulty participant's model; whoever is out has no say any more."""
+    if source is None:
+        return None
     try:
         return source.digest
     except (ConsensusError, OSError):

@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from cabildo_trainer.consensus.exclusions import Field
     from cabildo_trainer.consensus.privacy.ledger_file import Charge
     from cabildo_trainer.consensus.rule import Rule
+    from cabildo_trainer.consensus.sources import ModelSource
 
 TILES_BYTES: Final = 48 << 20
 """What all models' tiles in memory take together: the one in use and the one read ahead."""
@@ -149,14 +150,19 @@ def run_merge(request: MergeRequest, *, progress: TextIO | None) -> MergeResult:
         context = _context(request, opened, inputs, threads=threads, charge=charge)
         sink = stack.enter_context(_sink(request, context))
         bar = opened.start_bar(rule, context, inputs, stream=progress)
+        taking_part: list[ModelSource] = []
+
+        def on_field(field: Field) -> None:
+            taking_part[:] = field.sources
+            _describe(sink, field, context, stream=progress)
+
         result = merge(
-            inputs,
-            rule,
-            context,
-            sink=sink,
-            output_dtype=request.output_dtype,
-            on_field=lambda field: _describe(sink, field, context, stream=progress),
+            inputs, rule, context, sink=sink, output_dtype=request.output_dtype, on_field=on_field
         )
+        # The files of whoever is out may be anything by now; the output does not depend on them.
+        for model in inputs:
+            if model not in taking_part:
+                model.abandon()
         if charge is not None:
             charge.settle(result)
         if bar is not None:
@@ -283,6 +289,7 @@ def _context(
         statistics={
             key: opened.model(f"statistics of {key}", path)
             for key, path in request.statistics.items()
+            if key not in request.faulty and key not in request.absent
         },
         seed=request.seed,
         privacy=_privacy(request, charge),

@@ -15,7 +15,7 @@ from cabildo_trainer.consensus.errors import DigestMismatch, MissingInput
 from cabildo_trainer.consensus.files.durable_files import sync_folder, write_synced
 from cabildo_trainer.consensus.files.file_sources import FileModel
 from cabildo_trainer.consensus.files.read_ahead import ReadAhead
-from cabildo_trainer.consensus.files.safetensors_files import find_model
+from cabildo_trainer.consensus.files.safetensors_files import find_model, read_manifest
 from cabildo_trainer.consensus.manifests.manifest import MANIFEST_FILE, Manifest, parse_manifest
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def verify_model(path: Path, *, digest: str) -> int:
         )
     manifest = manifest_of_files(path)
     if beside.is_file():
-        expected = parse_manifest(beside.read_bytes(), where=str(beside))
+        expected = read_manifest(beside)
         if manifest != expected:
             raise DigestMismatch(
                 f"{path} is not what {beside.name} says: {_difference(expected, manifest)}",

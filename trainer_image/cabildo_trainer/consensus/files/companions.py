@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from cabildo_trainer.consensus.errors import DigestMismatch, ManifestMismatch
+from cabildo_trainer.consensus.files.regular_files import read_regular, sha256_of_regular
 from cabildo_trainer.consensus.files.safetensors_files import (
     CONFIG_FILE,
     COPIED_FILES,
@@ -53,8 +54,7 @@ class Companion:
     @classmethod
     def of(cls, path: Path) -> Companion:
         """Returns a file as it is now."""
-        with path.open("rb") as file:
-            return cls(path=path, sha256=hashlib.file_digest(file, "sha256").hexdigest())
+        return cls(path=path, sha256=sha256_of_regular(path))
 
     def read(self) -> bytes:
         """Returns the bytes.
@@ -62,7 +62,7 @@ class Companion:
         Raises:
             DigestMismatch: They are no longer those that were chosen.
         """
-        content = self.path.read_bytes()
+        content = read_regular(self.path)
         if hashlib.sha256(content).hexdigest() != self.sha256:
             raise DigestMismatch(
                 f"{self.path} changed during the merge",
@@ -116,9 +116,10 @@ def _forms(models: Sequence[FileModel]) -> dict[str, Forms]:
 def _of_participant(path: Path) -> Companion:
     try:
         return Companion.of(path)
-    except OSError as error:
+    except (OSError, ManifestMismatch) as error:
         # A file that its owner made unreadable is a form of its own, and ends nothing by itself.
-        return Companion(path=path, sha256=f"{error.strerror}")
+        why = error.strerror if isinstance(error, OSError) else str(error.reason)
+        return Companion(path=path, sha256=f"{why}")
 
 
 def facts_with(companions: dict[str, Companion], *, like: FileModel) -> ModelFacts:

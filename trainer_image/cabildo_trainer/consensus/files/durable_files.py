@@ -24,8 +24,8 @@ class StagedFolder:
         target: Where it will be: nothing, or an empty folder.
 
     Raises:
-        ImpossibleSetting: There is something, the path ends in no name, or another program is
-            writing there.
+        ImpossibleSetting: There is something, the path ends in no name, another program is writing
+            there, or the folder that is written first is a link or no folder.
     """
 
     def __init__(self, target: Path) -> None:
@@ -34,15 +34,7 @@ class StagedFolder:
         refuse_existing(target)
         target.parent.mkdir(parents=True, exist_ok=True)
         self.path = target.with_name(f".{target.name}.partial")
-        if self.path.is_symlink() or (self.path.exists() and not self.path.is_dir()):
-            raise ImpossibleSetting(
-                f"{self.path}, where {target} is written, is not a folder of its own",
-                remedy="Delete it, or choose another output.",
-            )
-        self.path.mkdir(exist_ok=True)
-        # Should it become a link after that look: what it points at must not be cleared.
-        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-        self._lock: int | None = os.open(self.path, flags)
+        self._lock: int | None = _open_own(self.path)
         if not _locked(self._lock):
             os.close(self._lock)
             raise ImpossibleSetting(
@@ -52,11 +44,14 @@ class StagedFolder:
 
     def clear(self) -> None:
         """Deletes what is in it, also what an earlier program left."""
-        for entry in self.path.iterdir():
-            if entry.is_dir() and not entry.is_symlink():
-                shutil.rmtree(entry)
-            else:
-                entry.unlink()
+        assert self._lock is not None
+        # By the folder's descriptor: its name may lead elsewhere by now.
+        with os.scandir(self._lock) as entries:
+            for entry in list(entries):
+                if entry.is_dir(follow_symlinks=False):
+                    shutil.rmtree(entry.name, dir_fd=self._lock)
+                else:
+                    os.unlink(entry.name, dir_fd=self._lock)
 
     def commit(self) -> None:
         """Puts the folder in its place; its files are on the storage already."""
@@ -136,6 +131,21 @@ class StagedFile:
         if self._file is not None:
             os.close(self._file)
             self._file = None
+
+
+def _open_own(path: Path) -> int:
+    """Returns the descriptor of a folder, made if there is none, and never what a link leads to."""
+    try:
+        path.mkdir(exist_ok=True)
+        return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno not in (errno.EEXIST, errno.ENOTDIR, errno.ELOOP):
+            raise
+        what = "a symbolic link" if path.is_symlink() else "no folder"
+        raise ImpossibleSetting(
+            f"{path}, where the output is written first, is {what}",
+            remedy="Delete it, or choose another output.",
+        ) from error
 
 
 def _locked(descriptor: int) -> bool:

@@ -27,7 +27,8 @@ from cabildo_trainer.consensus.files.file_digests import (
     span_bytes_for,
 )
 from cabildo_trainer.consensus.files.read_ahead import run
-from cabildo_trainer.consensus.files.safetensors_files import find_model, open_regular
+from cabildo_trainer.consensus.files.regular_files import open_regular
+from cabildo_trainer.consensus.files.safetensors_files import find_model
 from cabildo_trainer.consensus.files.safetensors_header import ITEM_SIZES
 from cabildo_trainer.consensus.manifests.manifest import Manifest, manifest_of
 from cabildo_trainer.consensus.sources import NUMPY_TYPES
@@ -132,8 +133,10 @@ class FileModel:
             name: Ledger(size_bytes=place.placed.size_bytes, span_bytes=span)
             for name, place in files.tensors.items()
         }
-        self._descriptors = [open_regular(path) for path in files.paths]
+        self._descriptors: list[int] = []
         self._close_files = weakref.finalize(self, _close, self._descriptors)
+        for path in files.paths:
+            self._descriptors.append(open_regular(path))
         for descriptor in self._descriptors:
             os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_SEQUENTIAL)
         self._advised = [0] * len(self._descriptors)
@@ -218,6 +221,13 @@ class FileModel:
             self._now = None
             self._close_files()
 
+    def abandon(self) -> None:
+        """Gives up what was not yet compared: nobody asks for this model's bytes any more."""
+        following, self._next = self._next, None
+        if following is not None:
+            following[1].exception()
+        self._check = None
+
     def __enter__(self) -> Self:
         return self
 
@@ -227,12 +237,9 @@ class FileModel:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if error is None:
-            self.close()
-            return
-        # The first error is the one to report.
-        self._check = None
-        self._next = None
+        if error is not None:
+            # The first error is the one to report.
+            self.abandon()
         self.close()
 
     def _tile(self, name: str, begin: int, end: int) -> Tile:

@@ -12,22 +12,27 @@ here: the tensors' bytes. Next: `file_sources.py` reads them.
 
 from __future__ import annotations
 
-import hashlib
 import os
-import stat
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from cabildo_trainer.consensus.errors import ManifestMismatch, MissingInput
-from cabildo_trainer.consensus.files.safetensors_header import Header, is_unicode, read_header
+from cabildo_trainer.consensus.files.regular_files import (
+    open_regular,
+    read_regular,
+    sha256_of_regular,
+)
+from cabildo_trainer.consensus.files.safetensors_header import Header, read_header
 from cabildo_trainer.consensus.manifests.canonical_json import (
     BadJsonError,
     canonical_json,
+    is_unicode,
     parse_strict,
 )
 from cabildo_trainer.consensus.manifests.manifest import (
     MANIFEST_FILE,
+    Manifest,
     ModelFacts,
     byte_order,
     digest_of,
@@ -67,6 +72,8 @@ COPIED_FILES: Final = (
 
 PICKLE_SUFFIXES: Final = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 LARGEST_JSON_BYTES: Final = 64_000_000
+LARGEST_MANIFEST_BYTES: Final = 4 * LARGEST_JSON_BYTES
+"""Of every tensor it says what an index does, and its digest."""
 MOST_FILES: Final = 10_000
 
 
@@ -191,24 +198,6 @@ def _refuse_pickle(path: Path) -> None:
         )
 
 
-def open_regular(path: Path) -> int:
-    """Returns a descriptor for reading a file whose sender is not trusted.
-
-    A pipe in its place would never answer, and a device never end.
-
-    Raises:
-        ManifestMismatch: It is no regular file.
-        OSError: It cannot be opened.
-    """
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    if stat.S_ISREG(os.fstat(descriptor).st_mode):
-        return descriptor
-    os.close(descriptor)
-    raise ManifestMismatch(
-        f"{path} is no regular file", remedy="Copy the model's files into a folder."
-    )
-
-
 def _headers(paths: Iterable[Path]) -> list[Header]:
     headers: list[Header] = []
     with ExitStack() as stack:
@@ -240,7 +229,8 @@ def _weight_map(index: Path) -> dict[str, str]:
     for name, file in weight_map.items():
         if not is_unicode(name):
             raise ManifestMismatch(
-                f"{index} names {name!a}, which is no Unicode", remedy="Export the model again."
+                f"{index}: the name of tensor {name[:80]!r} is no Unicode",
+                remedy="Export the model again.",
             )
         plain = isinstance(file, str) and file == os.path.basename(file) and len(file) > len(SUFFIX)  # noqa: PTH119 - the text of the name, not a path
         if not plain or not file.isprintable() or not file.endswith(SUFFIX):
@@ -273,12 +263,12 @@ def _check_index(
 
 
 def _read_json(path: Path) -> Any:
-    with os.fdopen(open_regular(path), "rb") as file:
-        text = file.read(LARGEST_JSON_BYTES + 1)
-    if len(text) > LARGEST_JSON_BYTES:
-        raise ManifestMismatch(f"{path} has more than {LARGEST_JSON_BYTES} bytes")
+    return _parsed(read_regular(path, most_bytes=LARGEST_JSON_BYTES), path=path)
+
+
+def _parsed(content: bytes, *, path: Path) -> Any:
     try:
-        return parse_strict(text)
+        return parse_strict(content)
     except BadJsonError as error:
         raise ManifestMismatch(
             f"{path} is no sound JSON: {error}", remedy="Copy or export the model again."
@@ -290,8 +280,8 @@ def _facts(folder: Path, headers: list[Header]) -> ModelFacts:
     tied = set(_tied_by_metadata(headers))
     config_digest, quantised = None, ""
     if config_path.is_file():
-        config = _read_json(config_path)
-        config_digest = digest_of(config_path.read_bytes())
+        content = read_regular(config_path, most_bytes=LARGEST_JSON_BYTES)
+        config, config_digest = _parsed(content, path=config_path), digest_of(content)
         if _says(config, "tie_word_embeddings"):
             tied.add(("tie_word_embeddings",))
         if _says(config, "quantization_config"):
@@ -299,8 +289,7 @@ def _facts(folder: Path, headers: list[Header]) -> ModelFacts:
     manifest_path = folder / MANIFEST_FILE
     base_digest = None
     if manifest_path.is_file():
-        written = parse_manifest(manifest_path.read_bytes(), where=str(manifest_path))
-        base_digest = written.facts.base_digest
+        base_digest = read_manifest(manifest_path).facts.base_digest
     return ModelFacts(
         base_digest=base_digest,
         config_digest=config_digest,
@@ -308,6 +297,16 @@ def _facts(folder: Path, headers: list[Header]) -> ModelFacts:
         tied_names=tuple(sorted(tied)),
         quantised=quantised,
     )
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Returns the manifest in a file.
+
+    Raises:
+        ManifestMismatch: It is none.
+        OSError: It cannot be read.
+    """
+    return parse_manifest(read_regular(path, most_bytes=LARGEST_MANIFEST_BYTES), where=str(path))
 
 
 def _says(config: Any, field: str) -> bool:
@@ -332,7 +331,11 @@ def _tied_by_metadata(headers: Iterable[Header]) -> tuple[tuple[str, ...], ...]:
 
 def _tokenizer_digest(folder: Path) -> str | None:
     return tokenizer_digest_of(
-        {name: _file_digest(folder / name) for name in TOKEN_FILES if (folder / name).is_file()}
+        {
+            name: sha256_of_regular(folder / name)
+            for name in TOKEN_FILES
+            if (folder / name).is_file()
+        }
     )
 
 
@@ -344,8 +347,3 @@ def tokenizer_digest_of(sha256_by_name: Mapping[str, str]) -> str | None:
     """
     digests = {name: sha for name, sha in sha256_by_name.items() if name in TOKEN_FILES}
     return digest_of(canonical_json(digests)) if digests else None
-
-
-def _file_digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

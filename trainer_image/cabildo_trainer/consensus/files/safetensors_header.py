@@ -20,6 +20,7 @@ from cabildo_trainer.consensus.errors import ManifestMismatch
 from cabildo_trainer.consensus.manifests.canonical_json import (
     LARGEST_INTEGER,
     BadJsonError,
+    is_unicode,
     parse_strict,
 )
 from cabildo_trainer.consensus.sources import TensorSpec
@@ -146,10 +147,8 @@ def header_bytes(tensors: Mapping[str, TensorSpec], metadata: Mapping[str, str])
 
 def _header(record: dict[str, Any], *, path: Path, data_start: int, file_bytes: int) -> Header:
     metadata = record.pop(METADATA, {})
-    if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
+    if not isinstance(metadata, dict) or not all(map(_is_text, [*metadata, *metadata.values()])):
         raise _bad(path, f"its {METADATA} is not text by name")
-    if not all(is_unicode(name) and is_unicode(text) for name, text in metadata.items()):
-        raise _bad(path, f"its {METADATA} holds half a surrogate pair, which is no Unicode")
     if len(record) > MOST_TENSORS:
         raise _bad(path, f"it names {len(record)} tensors, more than {MOST_TENSORS}")
     tensors: dict[str, Placed] = {}
@@ -196,18 +195,14 @@ def _placed(name: str, fields: Any, *, path: Path, data_start: int) -> Placed:
 
 
 def _is_list_of_sizes(value: Any) -> bool:
+    # A manifest holds sizes as JSON numbers, so a larger one has no digest.
     return isinstance(value, list) and all(
         type(item) is int and 0 <= item <= LARGEST_INTEGER for item in value
     )
 
 
-def is_unicode(text: str) -> bool:
-    """Returns whether a text has UTF-8: JSON can spell half a surrogate pair, which has none."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and is_unicode(value)
 
 
 def _bad(path: Path, what: str) -> ManifestMismatch:

@@ -52,21 +52,17 @@ def agree(
         ManifestMismatch: They differ; the message names the first difference.
         ImpossibleSetting: There is no such policy.
     """
-    models = [*([] if base is None else [base]), *sources]
-    same_form(models, integers=integers)
-    if base is not None:
-        for model in sources:
-            _trained_from(base, model)
-    else:
-        same_base(sources)
+    have_one_form(sources, base=base, integers=integers)
+    same_base(sources)
 
 
-def same_form(models: Sequence[ModelSource], *, integers: str = "equal") -> None:
-    """Refuses models that do not fit each other, whatever they say of their bases.
+def have_one_form(
+    sources: Sequence[ModelSource], *, base: ModelSource | None = None, integers: str = "equal"
+) -> None:
+    """Refuses as `agree` does, but for bases that the models alone claim.
 
-    Args:
-        models: At least one.
-        integers: As for `agree`.
+    To have one form is transitive. To agree is not: a model that claims no base agrees with two
+    that claim different ones.
 
     Raises:
         ManifestMismatch: They differ; the message names the first difference.
@@ -76,13 +72,18 @@ def same_form(models: Sequence[ModelSource], *, integers: str = "equal") -> None
         raise ImpossibleSetting(
             f"integers is {integers!r}", remedy=f"Use one of {', '.join(INTEGER_POLICIES)}."
         )
+    models = [*([] if base is None else [base]), *sources]
     for model in models:
         check_mergeable(model)
     first = models[0]
     for other in models[1:]:
         _same_tensors(first, other)
         _same_facts(first, other)
-        if integers == "equal":
+    if base is not None:
+        for model in sources:
+            _trained_from(base, model)
+    if integers == "equal":
+        for other in models[1:]:
             _same_integers(first, other)
 
 
@@ -174,7 +175,11 @@ def _trained_from(base: ModelSource, model: ModelSource) -> None:
 
 
 def same_base(sources: Sequence[ModelSource]) -> None:
-    """Refuses models of which two say that they were trained from different bases."""
+    """Refuses models that claim different bases; one that claims none fits any.
+
+    Raises:
+        ManifestMismatch: The message names the first two claims that differ.
+    """
     known = [(model.key, facts_of(model).base_digest) for model in sources]
     claims = [(key, digest) for key, digest in known if digest is not None]
     for key, digest in claims[1:]:

@@ -37,6 +37,15 @@ def canonical_json(value: Any) -> bytes:
         raise BadJsonError(f"a string holds half a surrogate pair: {error.object!a}") from error
 
 
+def is_unicode(text: str) -> bool:
+    """Returns whether a text is Unicode, and not half a surrogate pair, which JSON can spell."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def parse_strict(text: bytes) -> Any:
     """Returns the value of a JSON text.
 
@@ -57,10 +66,14 @@ def parse_strict(text: bytes) -> Any:
 def _object(members: list[tuple[str, Any]]) -> dict[str, Any]:
     result = dict(members)
     if len(result) != len(members):
-        counts = Counter(name for name, _ in members)
-        twice = next(name for name, count in counts.items() if count > 1)
-        raise BadJsonError(f"{twice!r} is there twice")
+        raise BadJsonError(f"{_first_repeated(members)!r} is there twice")
     return result
+
+
+def _first_repeated(members: list[tuple[str, Any]]) -> str:
+    # Counted once for all: whoever wrote the text chose how many names there are.
+    times = Counter(name for name, _ in members)
+    return next(name for name, _ in members if times[name] > 1)
 
 
 def _refuse_constant(constant: str) -> Any:

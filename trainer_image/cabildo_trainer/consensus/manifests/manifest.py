@@ -55,7 +55,7 @@ class ModelFacts:
         tokenizer_digest: Digest of what its tokenizer makes of text (`safetensors_files.py`).
         tied_names: Groups of names that are one tensor, each sorted, sorted.
         quantised: What says that the weights are quantised; empty if nothing does. Not in the
-            manifest: its dtypes and its config say the same.
+            manifest, nor part of what makes facts equal: its dtypes and its config say the same.
     """
 
     base_digest: str | None = None

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from cabildo_trainer.consensus.sources import ModelSource, TensorSpec
 
 GRAM: Final = ".gram"
+GRAM_REMEDY: Final = f"save X^T X of the layer's inputs under the name of its weight and {GRAM}"
 _MATRIX: Final = 2
 
 
@@ -202,12 +203,17 @@ class RegressionMean(Recipe):
         if spec is None or spec.shape != (width, width) or not spec.is_floating:
             raise ManifestMismatch(
                 f"statistics of {key}: tensor {name} of shape {(width, width)} is needed, as the"
-                " other participants have it"
+                " other participants have it",
+                remedy=GRAM_REMEDY,
             )
         stored = source.read(name, 0, spec.size)
         gram = to_float32(stored, dtype=spec.kernel_dtype).reshape(width, width).astype(np.float64)
         if not np.isfinite(gram).all() or not np.array_equal(gram, gram.T):
-            raise ManifestMismatch(f"statistics of {key}: tensor {name} is no Gram matrix")
+            raise ManifestMismatch(
+                f"statistics of {key}: tensor {name} is no Gram matrix: it has NaN or Inf, or is"
+                " not symmetric",
+                remedy=GRAM_REMEDY,
+            )
         scaled = gram * self.off_diagonal
         scaled[np.diag_indices(width)] = np.diagonal(gram)
         return scaled
